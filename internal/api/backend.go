@@ -1,0 +1,38 @@
+package api
+
+import "context"
+
+// Backend is the running switch as the API server sees it. internal/daemon
+// implements it. All methods may be called from any goroutine. Errors are
+// *Error where the exit code matters; anything else is code 1.
+type Backend interface {
+	Status() Status
+	Stats() Stats
+	Networks() []Network
+	Ports() []Port
+	FDB() []Entry
+	History(limit int) []Taught
+	Why(mac string) (Why, error)
+
+	Apply(ctx context.Context, r ApplyRequest) (ApplyReply, error)
+	Item(ctx context.Context, r ItemRequest) (ApplyReply, error)
+	Attach(ctx context.Context, r AttachRequest) (Port, error)
+	Detach(ctx context.Context, r DetachRequest) error
+	Flush(r FlushRequest) (FlushReply, error)
+	Explain(r ExplainRequest) (ExplainReply, error)
+	Upgrade(ctx context.Context) (UpgradeReply, error)
+
+	// Events returns a stream that ends when ctx does. A reader that is too
+	// slow loses events; the stream says how many. kinds empty = all but frame.
+	Events(ctx context.Context, kinds []string) <-chan Event
+}
+
+// Error is an error with the contract's exit code.
+type Error struct {
+	Code int    `json:"code"` // 1 failed, 2 invalid, 4 not permitted, 5 not found, 6 conflict
+	Msg  string `json:"error"`
+	Hint string `json:"hint,omitempty"`
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Msg }

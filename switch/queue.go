@@ -1,0 +1,35 @@
+package vswitch
+
+import "github.com/tapestry-net/tapestry/switch/frame"
+
+// Queue is what the forwarding loop needs of a port driver. Drivers import
+// only package frame; this interface is declared here, by its consumer.
+//
+// A Queue is used by several loops at once only in Transmit; Receive is called
+// by the one loop that polls FD. No method blocks. None allocates, logs or
+// reads a clock, except Close.
+type Queue interface {
+	// FD is a descriptor that polls readable when Receive would find a frame,
+	// or when the device behind it has gone. It does not change.
+	FD() int
+
+	// Receive appends frames to b until none is waiting or b is full. It
+	// returns an error only when the device can deliver no more until it is
+	// reopened (it has been deleted, or its namespace has); frames already
+	// appended are good all the same. "Nothing waiting" is no error.
+	Receive(b *frame.Batch) error
+
+	// Transmit writes the frames of b in order and returns how many it sent.
+	// It sets Refused on each of the others; they are counted by the caller
+	// and never retried. The error is the first cause of a refusal, as it came
+	// from the system call.
+	Transmit(b *frame.Batch) (sent int, err error)
+
+	// Offloads is what Transmit accepts: the switch segments or completes
+	// anything else beforehand. It does not change.
+	Offloads() frame.Offloads
+
+	// Close releases the queue. It is idempotent. The caller makes sure that
+	// no other method runs at the same time or later.
+	Close() error
+}
