@@ -1,7 +1,10 @@
 package fdb
 
 import (
+	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -28,13 +31,6 @@ type Teacher struct {
 	Head []byte // its first octets, at least HeadLen if it has as many
 }
 
-// Filter selects entries; a zero field matches all.
-type Filter struct {
-	VID  frame.VID
-	Port frame.PortID
-	MAC  frame.MAC
-}
-
 // Counters are totals since this process opened the table.
 type Counters struct {
 	Moves   uint64 // stations that changed their port
@@ -43,129 +39,241 @@ type Counters struct {
 	Full    uint64 // times that Learn returned Full or PortLimit
 }
 
-// Table is the filtering database.
+// Table is the filtering database. Its methods may be called from any
+// goroutine.
 type Table struct {
-	mu sync.Mutex
+	buckets []bucket
+	seed    [2]uint64
+	opened  int                    // the limit of Open
+	ageing  [1 << 12]atomic.Uint32 // by VID, ticks; 0 = never
+	refresh [1 << 12]atomic.Uint32 // by VID: an entry this many ticks old stays as it is
+	limit   atomic.Int64           // entries in all
+	entries atomic.Int64           // live entries
+	vids    [1 << 12]atomic.Int32  // live entries by VID
+	sums    struct{ moves, evicted, aged, full atomic.Uint64 }
+
+	mu     sync.Mutex // taken by everything that adds, moves or removes
+	ports  []port     // by PortID
+	heap   []frame.PortID
+	rings  [2]ring
+	order  uint64 // of the last record
+	sweep  int    // next bucket to age
+	hand   int    // next bucket to look for a victim in
+	stored func() // called behind each store that shapes an entry or record; nil outside tests
 }
 
-// Size returns how many octets of memory a table of limit entries needs, its
-// history included.
-func Size(limit int) int { return limit }
-
-// Open makes mem, which is Size(limit) octets and 8-octet aligned, a table.
-// Zeroed memory becomes a new table; memory that an earlier process used
-// becomes that table again. Memory that is damaged or was made for another
-// limit is refused with an error that names what is wrong, and left as it is.
-func Open(mem []byte, limit int) (*Table, error) { return &Table{}, nil }
+// port is what the table knows about one port.
+type port struct {
+	count atomic.Int32 // dynamic entries
+	limit int          // of count; 0 = none
+	pos   int          // index in heap plus one; 0 = not there
+	quota [2]quota     // by ring
+}
 
 // Lookup returns the port behind which k was last seen.
 //
 // Hot path: lock-free, at most sixteen keys are read.
-func (t *Table) Lookup(k Key) (frame.PortID, bool) { return 0, false }
+func (t *Table) Lookup(k Key) (frame.PortID, bool) {
+	val, v := t.find(k)
+	return v.port(), val != nil
+}
 
 // Learn notes that k was seen on port p at now. It returns what it did, and the
-// port that the entry named before when that is another one. teach is read only
-// when the table changes and may be nil.
+// port that the entry names, or named before, when that is another one. teach
+// is read only when the table changes; nil = no frame to remember.
 //
 // Hot path: lock-free as long as the outcome is Known, Refreshed or Static.
 func (t *Table) Learn(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome, frame.PortID) {
-	return Known, 0
+	val, v := t.find(k)
+	switch {
+	case val == nil:
+		return t.change(k, p, now, teach)
+	case v.port() != p && v.static():
+		return Static, v.port()
+	case v.port() != p:
+		return t.change(k, p, now, teach)
+	case v.static() || v.age(now) <= t.refresh[k.VID()].Load():
+		return Known, 0
+	case val.CompareAndSwap(uint64(v), uint64(v.at(now))):
+		return Refreshed, 0
+	}
+	return t.change(k, p, now, teach) // another loop was quicker, or it has just gone
 }
+
+// change is Learn under the lock.
+func (t *Table) change(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome, frame.PortID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		val, v := t.find(k)
+		switch {
+		case val == nil:
+			return t.insert(k, p, now, teach), 0
+		case v.port() == p:
+			return Known, 0
+		case v.static():
+			return Static, v.port()
+		case t.atLimit(p):
+			return PortLimit, v.port()
+		}
+		if !t.swap(val, v, v.on(p).at(now).moved()) {
+			continue // a refresh came between
+		}
+		t.count(k, v, -1)
+		t.count(k, v.on(p), 1)
+		t.sums.moves.Add(1)
+		t.record(EventMoved, k, p, v.port(), teach)
+		return Moved, v.port()
+	}
+}
+
+// insert adds a dynamic entry for k, which is not there.
+func (t *Table) insert(k Key, p frame.PortID, now Tick, teach *Teacher) Outcome {
+	if t.atLimit(p) {
+		return PortLimit
+	}
+	b, i := t.place(k, p, now, teach)
+	if b == nil {
+		t.sums.full.Add(1)
+		return Full
+	}
+	v := value(b.vals[i].Load()).fresh(p, now)
+	t.put(b, i, k, v)
+	t.record(EventLearned, k, p, 0, teach)
+	return Inserted
+}
+
+// put writes a live entry into an empty place.
+func (t *Table) put(b *bucket, i int, k Key, v value) {
+	t.store(&b.keys[i], uint64(k))
+	t.store(&b.vals[i], uint64(v))
+	t.count(k, v, 1)
+}
+
+// remove takes the live entry v of k away, and reports whether it was still as
+// the caller has read it.
+func (t *Table) remove(k Key, val *atomic.Uint64, v value) bool {
+	if !t.swap(val, v, v.dead()) {
+		return false
+	}
+	t.count(k, v, -1)
+	return true
+}
+
+func (t *Table) atLimit(p frame.PortID) bool {
+	q := &t.ports[p]
+	if q.limit == 0 || int(q.count.Load()) < q.limit {
+		return false
+	}
+	t.sums.full.Add(1)
+	return true
+}
+
+func (t *Table) store(w *atomic.Uint64, v uint64) {
+	w.Store(v)
+	if t.stored != nil {
+		t.stored()
+	}
+}
+
+func (t *Table) swap(w *atomic.Uint64, old, new value) bool {
+	ok := w.CompareAndSwap(uint64(old), uint64(new))
+	if t.stored != nil {
+		t.stored()
+	}
+	return ok
+}
+
+var errNoRoom = errors.New("the table is full of static entries; raise fdb_limit")
 
 // AddStatic adds a static entry, or turns a dynamic one into it. A full table
 // gives up a dynamic entry for it; the error says that there is none.
-func (t *Table) AddStatic(k Key, p frame.PortID) error { return nil }
+func (t *Table) AddStatic(k Key, p frame.PortID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		val, v := t.find(k)
+		if val == nil {
+			b, i := t.place(k, 0, 0, nil)
+			if b == nil {
+				return fmt.Errorf("add static entry %v in VLAN %v: %w", k.MAC(), k.VID(), errNoRoom)
+			}
+			t.put(b, i, k, value(b.vals[i].Load()).fresh(p, 0)|staticBit)
+			t.record(EventStatic, k, p, 0, nil)
+			return nil
+		}
+		next := v.on(p).at(0) | staticBit
+		if v == next {
+			return nil
+		}
+		if t.swap(val, v, next) {
+			t.count(k, v, -1)
+			t.count(k, next, 1)
+			t.record(EventStatic, k, p, v.port(), nil)
+			return nil
+		}
+	}
+}
 
 // Delete removes the entry of k, static or dynamic, and reports whether there
 // was one.
-func (t *Table) Delete(k Key) bool { return false }
-
-// Flush removes the dynamic entries that f selects and returns how many.
-func (t *Table) Flush(f Filter) int { return 0 }
-
-// SetAgeing sets the ageing time of a VLAN; 0 means never.
-func (t *Table) SetAgeing(v frame.VID, d time.Duration) {}
-
-// Sweep looks at the next budget places, round and round, removes the entries
-// that are too old, and returns how many it removed.
-func (t *Table) Sweep(now Tick, budget int) (aged int) { return 0 }
-
-// Places is how many places a whole round of Sweep has.
-func (t *Table) Places() int { return 0 }
-
-// Entry is one row of the table.
-type Entry struct {
-	VID    frame.VID
-	MAC    frame.MAC
-	Port   frame.PortID
-	Static bool
-	Moves  int // how often it changed its port; stops at 255
+func (t *Table) Delete(k Key) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		val, v := t.find(k)
+		if val == nil {
+			return false
+		}
+		if t.remove(k, val, v) {
+			t.record(EventRemoved, k, v.port(), 0, nil)
+			return true
+		}
+	}
 }
 
-// Age is how long ago the source was last noted, 0 for a static entry.
-func (e Entry) Age(now Tick) time.Duration { return 0 }
-
-// Walk calls f for every entry, in no order, until f returns false.
-func (t *Table) Walk(f func(Entry) bool) {}
-
 // Len is the number of entries, static ones included.
-func (t *Table) Len() int { return 0 }
+func (t *Table) Len() int { return int(t.entries.Load()) }
 
 // Limit is how many entries the table may have.
-func (t *Table) Limit() int { return 0 }
+func (t *Table) Limit() int { return int(t.limit.Load()) }
 
 // PortLen is the number of dynamic entries that p owns.
-func (t *Table) PortLen(p frame.PortID) int { return 0 }
+func (t *Table) PortLen(p frame.PortID) int { return int(t.ports[p].count.Load()) }
 
 // VIDLen is the number of entries of v, static ones included.
-func (t *Table) VIDLen(v frame.VID) int { return 0 }
+func (t *Table) VIDLen(v frame.VID) int { return int(t.vids[v&0xfff].Load()) }
 
 // SetPortLimit bounds the dynamic entries of p; 0 = no bound. Entries beyond a
 // new bound stay until they age.
-func (t *Table) SetPortLimit(p frame.PortID, n int) {}
-
-// SetLimit bounds the entries of the table; at most the limit it was opened
-// with. Entries beyond a new bound are evicted by the following Sweeps.
-func (t *Table) SetLimit(n int) {}
-
-// Counters returns the totals.
-func (t *Table) Counters() Counters { return Counters{} }
-
-// HeadLen is how many octets of the teaching frame a record keeps.
-const HeadLen = 56
-
-// Event is what happened to an entry.
-type Event uint8
-
-// Events. The names that String returns are part of the product's contract.
-const (
-	EventLearned Event = iota + 1
-	EventMoved
-	EventAged
-	EventEvicted
-	EventFlushed
-	EventRemoved
-	EventStatic
-)
-
-// String returns the name of the event.
-func (e Event) String() string { return "" }
-
-// Record is one event of the history.
-type Record struct {
-	Wall   int64 // nanoseconds since 1970
-	Event  Event
-	VID    frame.VID
-	MAC    frame.MAC
-	Port   frame.PortID
-	Old    frame.PortID // of a move: the port before
-	Len    int          // length of the teaching frame; 0 = none
-	Head   []byte       // its first octets, up to HeadLen; the caller's own copy
-	Missed uint64       // events of Port left out just before this one
+func (t *Table) SetPortLimit(p frame.PortID, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ports[p].limit = max(0, n)
 }
 
-// History returns the latest limit records, newest last.
-func (t *Table) History(limit int) []Record { return nil }
+// SetLimit bounds the entries of the table, to at least 1 and at most the limit
+// it was opened with. Entries beyond a new bound are evicted by the following
+// Sweeps.
+func (t *Table) SetLimit(n int) { t.limit.Store(int64(max(1, min(n, t.opened)))) }
 
-// HistoryOf returns all records of one address in any VLAN, newest last.
-func (t *Table) HistoryOf(m frame.MAC) []Record { return nil }
+// SetAgeing sets the ageing time of a VLAN, at most MaxAgeing; 0 means never.
+// The ages of entries that never go are noted as with DefaultAgeing.
+func (t *Table) SetAgeing(v frame.VID, d time.Duration) {
+	ticks := ticksOf(d)
+	t.ageing[v&0xfff].Store(ticks)
+	if ticks == 0 {
+		ticks = ticksOf(DefaultAgeing)
+	}
+	t.refresh[v&0xfff].Store(ticks / 8)
+}
+
+// Counters returns the totals.
+func (t *Table) Counters() Counters {
+	return Counters{
+		Moves:   t.sums.moves.Load(),
+		Evicted: t.sums.evicted.Load(),
+		Aged:    t.sums.aged.Load(),
+		Full:    t.sums.full.Load(),
+	}
+}
