@@ -203,24 +203,16 @@ func (c *Client) Upgrade(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("upgrade: %w", err)
 	}
-	select {
-	case <-ctx.Done():
-		// The answer decides: the new worker may have come to standby meanwhile.
-		if _, err := c.call(request{Op: opUpgrade, Name: giveUp}, 0); err != nil && !errors.Is(err, ErrGone) {
-			break
-		}
-	case a := <-ch:
-		ch <- a
-	case <-c.gone:
-	}
+	stop := context.AfterFunc(ctx, func() {
+		// The keeper's answer to the upgrade itself tells who was first.
+		_, _ = c.call(request{Op: opGiveUp}, 0)
+	})
+	defer stop()
 	if _, err = c.await(id, ch, 0); err != nil {
 		return fmt.Errorf("upgrade: %w", err)
 	}
 	return nil
 }
-
-// giveUp in the name of an upgrade request ends the one under way.
-const giveUp = "give-up"
 
 // Standby says that this worker is ready to take over, and blocks until the one
 // before has ended. Read the state file after it has returned, not before.

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"syscall"
@@ -47,12 +48,12 @@ func Confine() error {
 // dropBounding empties the bounding set, which takes CAP_SETPCAP; without that
 // capability nothing can be gained from the set either, given no_new_privs.
 func dropBounding() error {
-	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
+	for c := 0; c < 64; c++ { // a kernel knows at most 64
+		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
 		if err != nil || in == 0 {
 			continue // a capability this kernel doesn't know, or one gone already
 		}
-		if err := eachThread("empty the bounding set", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0); err != nil {
+		if err := eachThread("empty the bounding set", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0); err != nil {
 			if hasSetpcap() {
 				return err
 			}
@@ -74,6 +75,9 @@ func hasSetpcap() bool {
 
 func eachThread(what string, trap, a1, a2, a3 uintptr) error {
 	_, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, a3, 0, 0, 0)
+	if errno == syscall.ENOTSUP {
+		return errors.New("confine worker: a program built with cgo can't confine all its threads: build it with CGO_ENABLED=0")
+	}
 	if errno != 0 {
 		return fmt.Errorf("confine worker: %s: %w", what, errno)
 	}

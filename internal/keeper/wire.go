@@ -35,6 +35,7 @@ const (
 	opSweep    = "sweep"
 	opReady    = "ready"
 	opUpgrade  = "upgrade"
+	opGiveUp   = "give_up"
 	opStandby  = "standby"
 	opQuiesced = "quiesced"
 	opAbort    = "abort"
