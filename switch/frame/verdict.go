@@ -1,5 +1,7 @@
 package frame
 
+import "fmt"
+
 // Action is what the switch does with a frame.
 type Action uint8
 
@@ -20,6 +22,17 @@ func (a Action) String() string {
 
 // MarshalText implements encoding.TextMarshaler with the name.
 func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Action) UnmarshalText(b []byte) error {
+	for i := range NumActions {
+		if i.String() == string(b) {
+			*a = i
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown action %q", clip(string(b)))
+}
 
 // Verdict is the switch's decision about one frame. Counters, captures, traces
 // and explanations all read this one record.

@@ -1,0 +1,247 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// dialTimeout bounds connecting to a local socket, which is slow only when the
+// daemon does not accept.
+const dialTimeout = 5 * time.Second
+
+// Client asks one running switch. Its methods are those of Backend; their
+// errors are *Error.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// Dial returns a client of the switch that listens on socket. It connects with
+// the first call, so that a daemon that is down is that call's error.
+func Dial(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return d.DialContext(ctx, "unix", socket)
+		},
+		DisableCompression: true,
+		IdleConnTimeout:    time.Minute,
+	}}}
+}
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks for one screen of health.
+func (c *Client) Status(ctx context.Context) (Status, error) { return ask[Status](ctx, c, "status") }
+
+// Stats asks for the counters.
+func (c *Client) Stats(ctx context.Context) (Stats, error) { return ask[Stats](ctx, c, "stats") }
+
+// Networks asks for all networks.
+func (c *Client) Networks(ctx context.Context) ([]Network, error) {
+	return ask[[]Network](ctx, c, "networks")
+}
+
+// Ports asks for all ports.
+func (c *Client) Ports(ctx context.Context) ([]Port, error) { return ask[[]Port](ctx, c, "ports") }
+
+// FDB asks for all entries.
+func (c *Client) FDB(ctx context.Context) ([]Entry, error) { return ask[[]Entry](ctx, c, "fdb") }
+
+// History asks for the newest limit events of the FDB, oldest first; 0 = all
+// that are remembered.
+func (c *Client) History(ctx context.Context, limit int) ([]Taught, error) {
+	path := "fdb/history"
+	if limit > 0 {
+		path += "?limit=" + strconv.Itoa(limit)
+	}
+	return ask[[]Taught](ctx, c, path)
+}
+
+// Why asks what taught the switch mac.
+func (c *Client) Why(ctx context.Context, mac string) (Why, error) {
+	return ask[Why](ctx, c, "fdb/why?mac="+url.QueryEscape(mac))
+}
+
+// Apply makes the running switch match a file.
+func (c *Client) Apply(ctx context.Context, r ApplyRequest) (ApplyReply, error) {
+	return tell[ApplyReply](ctx, c, "apply", r)
+}
+
+// Item changes one network, port or static FDB entry.
+func (c *Client) Item(ctx context.Context, r ItemRequest) (ApplyReply, error) {
+	return tell[ApplyReply](ctx, c, "item", r)
+}
+
+// Attach gives a namespace a port.
+func (c *Client) Attach(ctx context.Context, r AttachRequest) (Port, error) {
+	return tell[Port](ctx, c, "attach", r)
+}
+
+// Detach takes a port away from a namespace.
+func (c *Client) Detach(ctx context.Context, r DetachRequest) error {
+	_, err := tell[struct{}](ctx, c, "detach", r)
+	return err
+}
+
+// Flush removes dynamic FDB entries.
+func (c *Client) Flush(ctx context.Context, r FlushRequest) (FlushReply, error) {
+	return tell[FlushReply](ctx, c, "fdb/flush", r)
+}
+
+// Explain asks what would happen to a frame.
+func (c *Client) Explain(ctx context.Context, r ExplainRequest) (ExplainReply, error) {
+	return tell[ExplainReply](ctx, c, "explain", r)
+}
+
+// Upgrade swaps the worker for the binary on disk.
+func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
+	return tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+}
+
+// Events yields what happens, as it happens, until ctx or the loop ends. An
+// error, if any, comes last; the end of ctx is none.
+func (c *Client) Events(ctx context.Context, kinds []string) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		path := "events"
+		if len(kinds) > 0 {
+			path += "?" + url.Values{"kind": kinds}.Encode()
+		}
+		body, err := c.call(ctx, http.MethodGet, path, nil)
+		if err == nil {
+			defer body.Close()
+			for d := json.NewDecoder(body); err == nil; {
+				var e Event
+				if err = d.Decode(&e); err == nil && !yield(e, nil) {
+					return
+				}
+			}
+			err = c.lost(err)
+		}
+		if ctx.Err() == nil {
+			yield(Event{}, err)
+		}
+	}
+}
+
+func ask[A any](ctx context.Context, c *Client, path string) (A, error) {
+	return answer[A](ctx, c, http.MethodGet, path, nil)
+}
+
+func tell[A any](ctx context.Context, c *Client, path string, q any) (A, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		var a A
+		return a, Errorf(CodeInvalid, "write request: %v", err)
+	}
+	return answer[A](ctx, c, http.MethodPost, path, bytes.NewReader(body))
+}
+
+func answer[A any](ctx context.Context, c *Client, method, path string, q io.Reader) (A, error) {
+	var a A
+	body, err := c.call(ctx, method, path, q)
+	if err != nil {
+		return a, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&a); err != nil {
+		return a, c.lost(err)
+	}
+	return a, nil
+}
+
+// call sends one request and returns the body of a good reply.
+func (c *Client) call(ctx context.Context, method, path string, q io.Reader) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://tapestry/v1/"+path, q)
+	if err != nil {
+		return nil, Errorf(CodeInvalid, "write request: %v", err)
+	}
+	if q != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	e := &Error{}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(e); err != nil || e.Msg == "" {
+		return nil, Errorf(CodeFailed, "%s answers %s, which is no answer of a tapestry", c.socket, resp.Status)
+	}
+	return nil, e
+}
+
+// unreachable says why the daemon could not be asked and what to do about it.
+func (c *Client) unreachable(err error) *Error {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err
+	}
+	cause := err
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		cause = errno
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return Errorf(CodeFailed, "interrupted")
+	case errors.Is(err, fs.ErrPermission):
+		return Errorf(CodeNotPermitted, "open control socket %s: %v", c.socket, cause).WithHint("%s", c.groupHint())
+	case errors.Is(err, syscall.EINVAL):
+		return Errorf(CodeInvalid, "open control socket %s: a socket's path has at most 107 octets", c.socket).
+			WithHint("choose a shorter one with --socket or $TAPESTRY_SOCKET")
+	}
+	return Errorf(CodeUnreachable, "the switch can't be reached on %s: %v", c.socket, cause).
+		WithHint("start it with `tapestry up -c FILE`, or name its socket with --socket or $TAPESTRY_SOCKET")
+}
+
+// lost says that the connection ended within a reply.
+func (c *Client) lost(err error) *Error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return Errorf(CodeUnreachable, "the switch on %s ended while it answered", c.socket).
+			WithHint("`tapestry status` shows whether it is back")
+	}
+	if errors.Is(err, context.Canceled) {
+		return Errorf(CodeFailed, "interrupted")
+	}
+	return Errorf(CodeFailed, "read reply of %s: %v", c.socket, err).
+		WithHint("the switch and this program may be of different versions: see `tapestry version`")
+}
+
+// groupHint names the group that may use the socket, if the file can be seen.
+func (c *Client) groupHint() string {
+	const root = "run the command as root"
+	fi, err := os.Stat(c.socket)
+	if err != nil {
+		return root
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || st.Gid == 0 {
+		return root
+	}
+	name := strconv.FormatUint(uint64(st.Gid), 10)
+	if g, err := user.LookupGroupId(name); err == nil {
+		name = g.Name
+	}
+	return fmt.Sprintf("%s, or join the group of the socket and log in again: sudo usermod -aG %s $USER", root, name)
+}

@@ -1,0 +1,56 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Codes of Error, which are the exit codes of the command line.
+const (
+	CodeFailed       = 1 // failed while doing it
+	CodeInvalid      = 2 // wrong usage or invalid input; nothing was touched
+	CodeUnreachable  = 3 // the daemon cannot be reached
+	CodeNotPermitted = 4
+	CodeNotFound     = 5
+	CodeConflict     = 6 // the name, address or MAC is owned already
+)
+
+// Errorf makes an Error with a code and a message as by fmt.Sprintf.
+func Errorf(code int, format string, args ...any) *Error {
+	return &Error{Code: code, Msg: fmt.Sprintf(format, args...)}
+}
+
+// WithHint returns a copy of e that names a mend.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	c := *e
+	c.Hint = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// AsError returns err as the Error it is or wraps, keeping the whole message.
+// Any other error has CodeFailed. A nil err gives nil.
+func AsError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return &Error{Code: e.Code, Msg: err.Error(), Hint: e.Hint}
+	}
+	return &Error{Code: CodeFailed, Msg: err.Error()}
+}
+
+// status is the HTTP status of a code.
+func status(code int) int {
+	switch code {
+	case CodeInvalid:
+		return http.StatusBadRequest
+	case CodeNotPermitted:
+		return http.StatusForbidden
+	case CodeNotFound:
+		return http.StatusNotFound
+	case CodeConflict:
+		return http.StatusConflict
+	}
+	return http.StatusInternalServerError
+}
