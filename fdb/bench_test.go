@@ -3,6 +3,7 @@ package fdb_test
 import (
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/fdb"
@@ -13,13 +14,26 @@ import (
 // order that has nothing to do with their places.
 func benchTable(b *testing.B, n, limit int) (*fdb.Table, []fdb.Key) {
 	b.Helper()
-	t := open(b, limit)
+	t := reopen(b, hugeMem(b, limit), limit)
 	keys := make([]fdb.Key, n)
 	for i := range keys {
 		keys[i] = station(i)
 		t.Learn(keys[i], frame.PortID(i%4+1), 0, nil)
 	}
 	return t, keys
+}
+
+// hugeMem returns memory in huge pages, if the machine has them.
+func hugeMem(b *testing.B, limit int) []byte {
+	b.Helper()
+	size := fdb.Size(limit)
+	mem, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { syscall.Munmap(mem) })
+	syscall.Madvise(mem, syscall.MADV_HUGEPAGE)
+	return mem
 }
 
 var names = map[int]string{10: "10", 1000: "1k", 100_000: "100k", 1 << 20: "1M"}

@@ -2,7 +2,7 @@
 // MAC address of each VLAN was last seen.
 //
 //	memory   header 128 | buckets | ring of stations | ring of changes      octets, 64-aligned
-//	bucket   8 keys (64 octets) | 8 values (64 octets)
+//	bucket   8 places of key 8, value 8
 //	key      MAC (48 bits) | VID (12 bits)                                  one atomic word
 //	value    port 14 | tick 24 | moves 8 | reuse 16 | static 1 | live 1     one atomic word, high to low
 //	record   order 8 | wall time 8 | key 8 | what 8 | missed 8 | head 56    octets

@@ -24,15 +24,6 @@ func Word(n int) uint64 {
 
 // Slot returns the words of k in t.
 func (t *Table) Slot(k Key) (key, val *atomic.Uint64) {
-	w, _ := t.find(k)
-	x, y := t.hash(k)
-	for _, bi := range []int{x, y} {
-		b := &t.buckets[bi]
-		for i := range b.vals {
-			if &b.vals[i] == w {
-				return &b.keys[i], w
-			}
-		}
-	}
-	return nil, nil
+	b, i, _ := t.find(k)
+	return &b[i].key, &b[i].val
 }

@@ -3,6 +3,11 @@ package fdb
 import "github.com/tapestry-net/tapestry/switch/frame"
 
 const (
+	// firstFill is how full a key's first bucket gets before the second is tried:
+	// a higher number spares lookups the second one, and leaves less room to
+	// level out.
+	firstFill = 6
+
 	// victimPlaces bounds the search for one victim. A port that owns a
 	// hundredth of a full table is missed once in 10^11 searches.
 	victimPlaces = 4096
@@ -29,9 +34,9 @@ func (t *Table) place(k Key, p frame.PortID, now Tick, teach *Teacher) (*bucket,
 	x, y := t.hash(k)
 	b, i := t.emptier(x, y)
 	if b == nil { // room elsewhere is of no use
-		c := victim{now: now}
-		t.consider(&c, x, p, 0)
-		t.consider(&c, y, p, 0)
+		c := t.victim(now)
+		t.consider(&c, x, p)
+		t.consider(&c, y, p)
 		if !t.evict(&c, teach) {
 			return nil, 0
 		}
@@ -46,7 +51,8 @@ func (t *Table) place(k Key, p frame.PortID, now Tick, teach *Teacher) (*bucket,
 	return b, i
 }
 
-// emptier returns an empty place in the bucket that has more of them.
+// emptier returns an empty place: in the first bucket while it is not very
+// full, then in the one that has more of them.
 func (t *Table) emptier(x, y int) (*bucket, int) {
 	bx, by := &t.buckets[x], &t.buckets[y]
 	ix, nx := bx.empty()
@@ -54,7 +60,7 @@ func (t *Table) emptier(x, y int) (*bucket, int) {
 	switch {
 	case nx == 0 && ny == 0:
 		return nil, 0
-	case nx >= ny:
+	case nx > bucketLen-firstFill || nx >= ny:
 		return bx, ix
 	}
 	return by, iy
@@ -63,7 +69,7 @@ func (t *Table) emptier(x, y int) (*bucket, int) {
 // empty returns the first empty place and how many there are.
 func (b *bucket) empty() (first, n int) {
 	for i := bucketLen - 1; i >= 0; i-- {
-		if !value(b.vals[i].Load()).live() {
+		if !value(b[i].val.Load()).live() {
 			first = i
 			n++
 		}
@@ -77,26 +83,43 @@ type victim struct {
 	b     *bucket
 	i     int
 	v     value
-	count int32 // entries of its port
+	floor int32 // a port with so many entries is as good as the greediest
+	count int32 // entries of its port, at most floor
 	age   uint32
+}
+
+// victim returns a search that has found nothing yet.
+func (t *Table) victim(now Tick) victim {
+	c := victim{now: now}
+	if len(t.heap) > 0 {
+		top := t.heapCount(1)
+		c.floor = top - top/64
+	}
+	return c
 }
 
 // consider looks through bucket bi for a better victim: of a port with more
 // entries, then older. A port with no more entries than the learner p is out
-// of the question unless it is p. It returns how many entries of port g it met.
-func (t *Table) consider(c *victim, bi int, p, g frame.PortID) (met int) {
+// of the question unless it is p. It returns how many entries of the greediest
+// ports it met.
+func (t *Table) consider(c *victim, bi int, p frame.PortID) (met int) {
 	b := &t.buckets[bi]
-	for i := range b.vals {
-		v := value(b.vals[i].Load())
+	own := t.ports[p].count.Load()
+	for i := range b {
+		v := value(b[i].val.Load())
 		if !v.live() || v.static() {
 			continue
 		}
 		q := v.port()
-		if q == g {
+		n := t.ports[q].count.Load()
+		if q != p && n <= own {
+			continue
+		}
+		if n >= c.floor {
+			n = c.floor
 			met++
 		}
-		n := t.ports[q].count.Load()
-		if q != p && n <= t.ports[p].count.Load() || n < c.count {
+		if n < c.count {
 			continue
 		}
 		if age := v.age(c.now); n > c.count || age > c.age {
@@ -106,20 +129,15 @@ func (t *Table) consider(c *victim, bi int, p, g frame.PortID) (met int) {
 	return met
 }
 
-// greedy looks for a victim of the port with the most dynamic entries; of
-// several, the learner p counts as the one with the most.
+// greedy looks for a victim of the port with the most dynamic entries. Ports
+// within a sixty-fourth of that number count as equal, so that the search is
+// short when many ports share a table; a learner among the greediest finds its
+// own entries before those of a port that has no more than it.
 func (t *Table) greedy(p frame.PortID, now Tick) victim {
-	c := victim{now: now}
-	if len(t.heap) == 0 {
-		return c
-	}
-	g := t.heap[0]
-	if t.ports[p].count.Load() == t.ports[g].count.Load() {
-		g = p
-	}
+	c := t.victim(now)
 	met := 0
 	for range min(victimPlaces/bucketLen, len(t.buckets)) {
-		met += t.consider(&c, t.hand, p, g)
+		met += t.consider(&c, t.hand, p)
 		if t.hand++; t.hand == len(t.buckets) {
 			t.hand = 0
 		}
@@ -135,9 +153,9 @@ func (t *Table) evict(c *victim, teach *Teacher) bool {
 	if c.b == nil {
 		return false
 	}
-	k := Key(c.b.keys[c.i].Load())
-	for !t.remove(k, &c.b.vals[c.i], c.v) {
-		c.v = value(c.b.vals[c.i].Load()) // refreshed meanwhile
+	k := Key(c.b[c.i].key.Load())
+	for !t.remove(c.b, c.i, c.v) {
+		c.v = value(c.b[c.i].val.Load()) // refreshed meanwhile
 	}
 	t.sums.evicted.Add(1)
 	t.record(EventEvicted, k, c.v.port(), 0, teach)

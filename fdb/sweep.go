@@ -29,7 +29,7 @@ func (t *Table) Sweep(now Tick, budget int) (aged int) {
 		if t.sweep++; t.sweep == len(t.buckets) {
 			t.sweep = 0
 		}
-		for i := range b.vals {
+		for i := range b {
 			k, v, ok := b.entryAt(i)
 			if !ok || v.static() {
 				continue
@@ -37,7 +37,7 @@ func (t *Table) Sweep(now Tick, budget int) (aged int) {
 			age, limit := v.age(now), t.ageing[k.VID()].Load()
 			switch {
 			case limit != 0 && age >= limit:
-				if !t.remove(k, &b.vals[i], v) {
+				if !t.remove(b, i, v) {
 					continue // its source has just spoken
 				}
 				if aged++; aged == 1 {
@@ -45,7 +45,7 @@ func (t *Table) Sweep(now Tick, budget int) (aged int) {
 				}
 				t.record(EventAged, k, v.port(), 0, &clock)
 			case age > holdAge:
-				t.swap(&b.vals[i], v, v.at(now-heldAge))
+				t.swap(&b[i].val, v, v.at(now-heldAge))
 			}
 		}
 	}
@@ -87,7 +87,7 @@ func (t *Table) Flush(f Filter) int {
 	n := 0
 	for bi := range t.buckets {
 		b := &t.buckets[bi]
-		for i := range b.vals {
+		for i := range b {
 			k, v, ok := b.entryAt(i)
 			if ok && !v.static() && f.match(k, v) && t.flush(k, f, &clock) {
 				n++
@@ -102,11 +102,11 @@ func (t *Table) flush(k Key, f Filter, clock *Teacher) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		val, v := t.find(k)
-		if val == nil || v.static() || !f.match(k, v) {
+		b, i, v := t.find(k)
+		if b == nil || v.static() || !f.match(k, v) {
 			return false
 		}
-		if t.remove(k, val, v) {
+		if t.remove(b, i, v) {
 			t.record(EventFlushed, k, v.port(), 0, clock)
 			return true
 		}
@@ -138,7 +138,7 @@ func (e Entry) Age(now Tick) time.Duration {
 func (t *Table) Walk(f func(Entry) bool) {
 	for bi := range t.buckets {
 		b := &t.buckets[bi]
-		for i := range b.vals {
+		for i := range b {
 			k, v, ok := b.entryAt(i)
 			if ok && !f(entryOf(k, v)) {
 				return
@@ -149,8 +149,8 @@ func (t *Table) Walk(f func(Entry) bool) {
 
 // Entry returns the row of k.
 func (t *Table) Entry(k Key) (Entry, bool) {
-	val, v := t.find(k)
-	return entryOf(k, v), val != nil
+	b, _, v := t.find(k)
+	return entryOf(k, v), b != nil
 }
 
 func entryOf(k Key, v value) Entry {

@@ -74,8 +74,8 @@ type port struct {
 //
 // Hot path: lock-free, at most sixteen keys are read.
 func (t *Table) Lookup(k Key) (frame.PortID, bool) {
-	val, v := t.find(k)
-	return v.port(), val != nil
+	b, _, v := t.find(k)
+	return v.port(), b != nil
 }
 
 // Learn notes that k was seen on port p at now. It returns what it did, and the
@@ -84,9 +84,9 @@ func (t *Table) Lookup(k Key) (frame.PortID, bool) {
 //
 // Hot path: lock-free as long as the outcome is Known, Refreshed or Static.
 func (t *Table) Learn(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome, frame.PortID) {
-	val, v := t.find(k)
+	b, i, v := t.find(k)
 	switch {
-	case val == nil:
+	case b == nil:
 		return t.change(k, p, now, teach)
 	case v.port() != p && v.static():
 		return Static, v.port()
@@ -94,7 +94,7 @@ func (t *Table) Learn(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome,
 		return t.change(k, p, now, teach)
 	case v.static() || v.age(now) <= t.refresh[k.VID()].Load():
 		return Known, 0
-	case val.CompareAndSwap(uint64(v), uint64(v.at(now))):
+	case b[i].val.CompareAndSwap(uint64(v), uint64(v.at(now))):
 		return Refreshed, 0
 	}
 	return t.change(k, p, now, teach) // another loop was quicker, or it has just gone
@@ -105,9 +105,9 @@ func (t *Table) change(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		val, v := t.find(k)
+		b, i, v := t.find(k)
 		switch {
-		case val == nil:
+		case b == nil:
 			return t.insert(k, p, now, teach), 0
 		case v.port() == p:
 			return Known, 0
@@ -116,7 +116,7 @@ func (t *Table) change(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome
 		case t.atLimit(p):
 			return PortLimit, v.port()
 		}
-		if !t.swap(val, v, v.on(p).at(now).moved()) {
+		if !t.swap(&b[i].val, v, v.on(p).at(now).moved()) {
 			continue // a refresh came between
 		}
 		t.count(k, v, -1)
@@ -137,7 +137,7 @@ func (t *Table) insert(k Key, p frame.PortID, now Tick, teach *Teacher) Outcome 
 		t.sums.full.Add(1)
 		return Full
 	}
-	v := value(b.vals[i].Load()).fresh(p, now)
+	v := value(b[i].val.Load()).fresh(p, now)
 	t.put(b, i, k, v)
 	t.record(EventLearned, k, p, 0, teach)
 	return Inserted
@@ -145,17 +145,20 @@ func (t *Table) insert(k Key, p frame.PortID, now Tick, teach *Teacher) Outcome 
 
 // put writes a live entry into an empty place.
 func (t *Table) put(b *bucket, i int, k Key, v value) {
-	t.store(&b.keys[i], uint64(k))
-	t.store(&b.vals[i], uint64(v))
+	t.store(&b[i].key, uint64(k))
+	t.store(&b[i].val, uint64(v))
 	t.count(k, v, 1)
 }
 
-// remove takes the live entry v of k away, and reports whether it was still as
-// the caller has read it.
-func (t *Table) remove(k Key, val *atomic.Uint64, v value) bool {
-	if !t.swap(val, v, v.dead()) {
+// remove takes the live entry v in place i away, and reports whether it was
+// still as the caller has read it. The caller holds the lock, so that the key
+// stands still.
+func (t *Table) remove(b *bucket, i int, v value) bool {
+	k := Key(b[i].key.Load())
+	if !t.swap(&b[i].val, v, v.dead()) {
 		return false
 	}
+	t.store(&b[i].key, 0)
 	t.count(k, v, -1)
 	return true
 }
@@ -192,13 +195,12 @@ func (t *Table) AddStatic(k Key, p frame.PortID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		val, v := t.find(k)
-		if val == nil {
-			b, i := t.place(k, 0, 0, nil)
-			if b == nil {
+		b, i, v := t.find(k)
+		if b == nil {
+			if b, i = t.place(k, 0, 0, nil); b == nil {
 				return fmt.Errorf("add static entry %v in VLAN %v: %w", k.MAC(), k.VID(), errNoRoom)
 			}
-			t.put(b, i, k, value(b.vals[i].Load()).fresh(p, 0)|staticBit)
+			t.put(b, i, k, value(b[i].val.Load()).fresh(p, 0)|staticBit)
 			t.record(EventStatic, k, p, 0, nil)
 			return nil
 		}
@@ -206,7 +208,7 @@ func (t *Table) AddStatic(k Key, p frame.PortID) error {
 		if v == next {
 			return nil
 		}
-		if t.swap(val, v, next) {
+		if t.swap(&b[i].val, v, next) {
 			t.count(k, v, -1)
 			t.count(k, next, 1)
 			t.record(EventStatic, k, p, v.port(), nil)
@@ -221,11 +223,11 @@ func (t *Table) Delete(k Key) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		val, v := t.find(k)
-		if val == nil {
+		b, i, v := t.find(k)
+		if b == nil {
 			return false
 		}
-		if t.remove(k, val, v) {
+		if t.remove(b, i, v) {
 			t.record(EventRemoved, k, v.port(), 0, nil)
 			return true
 		}

@@ -1,8 +1,6 @@
 package fdb
 
 import (
-	"sync/atomic"
-
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
@@ -68,35 +66,40 @@ func ageOf(tick uint32, now Tick) uint32 {
 	return d
 }
 
-// find returns where the value of k stands and what it is, or nil.
-func (t *Table) find(k Key) (*atomic.Uint64, value) {
+// find returns the bucket and place of k and its value, or no bucket.
+func (t *Table) find(k Key) (*bucket, int, value) {
 	x, y := t.hash(k)
-	if val, v := t.buckets[x].find(k); val != nil {
-		return val, v
+	b := &t.buckets[x]
+	if i, v, ok := b.find(k); ok {
+		return b, i, v
 	}
-	return t.buckets[y].find(k)
+	b = &t.buckets[y]
+	if i, v, ok := b.find(k); ok {
+		return b, i, v
+	}
+	return nil, 0, 0
 }
 
-func (b *bucket) find(k Key) (*atomic.Uint64, value) {
-	for i := range b.keys {
-		if b.keys[i].Load() == uint64(k) {
+func (b *bucket) find(k Key) (int, value, bool) {
+	for i := range b {
+		if b[i].key.Load() == uint64(k) {
 			if v, ok := b.read(i, k); ok {
-				return &b.vals[i], v
+				return i, v, true
 			}
 		}
 	}
-	return nil, 0
+	return 0, 0, false
 }
 
 // read returns the value of k in place i, if k lives there. It goes round only
 // when a writer has got further meanwhile.
 func (b *bucket) read(i int, k Key) (value, bool) {
-	v := value(b.vals[i].Load())
+	v := value(b[i].val.Load())
 	for v.live() {
-		if b.keys[i].Load() != uint64(k) {
+		if b[i].key.Load() != uint64(k) {
 			return 0, false
 		}
-		again := value(b.vals[i].Load())
+		again := value(b[i].val.Load())
 		if again == v {
 			return v, true
 		}
@@ -107,10 +110,10 @@ func (b *bucket) read(i int, k Key) (value, bool) {
 
 // entryAt returns the entry in place i, whatever its key.
 func (b *bucket) entryAt(i int) (Key, value, bool) {
-	if !value(b.vals[i].Load()).live() {
+	if !value(b[i].val.Load()).live() {
 		return 0, 0, false
 	}
-	k := Key(b.keys[i].Load())
+	k := Key(b[i].key.Load())
 	v, ok := b.read(i, k)
 	return k, v, ok
 }
