@@ -172,7 +172,8 @@ func (s *Switch) forget(v, old *view) {
 			continue
 		}
 		for _, n := range old.list {
-			if p.member(n.vid) != nil && now.member(n.vid) == nil {
+			_, was := p.carries(n.vid)
+			if _, is := now.carries(n.vid); was && !is {
 				s.fdb.Flush(fdb.Filter{Port: p.id, VID: n.vid})
 			}
 		}
@@ -261,25 +262,30 @@ func (c *clock) read() (time.Duration, time.Time) {
 // tick converts what read returned to the filtering database's time.
 func (c *clock) tick(d time.Duration) fdb.Tick { return fdb.TickAt(c.boot + d) }
 
-// ageing: a full round of the table takes ageRound, in slices of ageSlice
-// places, each well below a millisecond.
+// A full round of the table takes ageRound, in slices of ageSlice places, each
+// well below a millisecond. A small table is swept every ageEvery.
 const (
-	ageRound = 2 * time.Second
+	ageRound = 5 * time.Second
 	ageSlice = 4096
+	ageEvery = 250 * time.Millisecond
 )
 
-// age takes silent stations out of the filtering database.
+// age takes silent stations out of the filtering database, and fences down when
+// their time is over.
 func (s *Switch) age() {
 	slices := max(1, (s.fdb.Places()+ageSlice-1)/ageSlice)
-	t := time.NewTicker(max(ageRound/time.Duration(slices), time.Millisecond))
+	t := time.NewTicker(max(min(ageRound/time.Duration(slices), ageEvery), time.Millisecond))
 	defer t.Stop()
 	for {
 		select {
 		case <-s.quit:
 			return
 		case <-t.C:
-			d, _ := s.clock.read()
-			s.fdb.Sweep(s.clock.tick(d), ageSlice)
+			now, wall := s.clock.read()
+			s.fdb.Sweep(s.clock.tick(now), ageSlice)
+			for _, id := range s.guard.open(now) {
+				s.emit(Event{Time: wall, Kind: EventLoopOpened, Port: id})
+			}
 		}
 	}
 }

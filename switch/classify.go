@@ -1,0 +1,34 @@
+package vswitch
+
+import "github.com/tapestry-net/tapestry/switch/frame"
+
+// classify parses the header of f into h and finds the network that a frame
+// heard on p belongs to (IEEE 802.1Q-2022 clauses 6.9 and 8.6.2). A reason
+// other than ReasonNone drops the frame.
+//
+// A tag of VID 0 carries priority only: the frame belongs to the native
+// network, as an untagged one does. A tag that is not 802.1Q's is payload.
+//
+// Hot path: no allocation.
+func (v *view) classify(p *port, f *frame.Frame, h *frame.Header) (frame.VID, frame.Reason) {
+	var ok bool
+	if *h, ok = frame.Parse(f.Data); !ok {
+		return 0, frame.TooShort
+	}
+	vid := h.Tag.VID()
+	switch {
+	case !h.Tag.Present() || vid == frame.VIDPriority:
+		if p.native == frame.VIDReserved {
+			return 0, frame.VLANNotMember
+		}
+		return p.native, frame.ReasonNone
+	case vid == frame.VIDReserved:
+		return 0, frame.VIDReservedValue
+	case p.tagged == nil:
+		return 0, frame.TagNotAccepted
+	}
+	if _, ok := p.carries(vid); !ok {
+		return 0, frame.VLANNotMember
+	}
+	return vid, frame.ReasonNone
+}

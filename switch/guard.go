@@ -1,0 +1,240 @@
+package vswitch
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// Storm classes, indices of a port's limits and buckets.
+const (
+	classBroadcast = iota
+	classUnknown
+	classMulticast
+	numClasses
+)
+
+// stormTellEvery is the shortest time between two told storms of one port.
+const stormTellEvery = 10 * time.Second
+
+// bucket is a token bucket that holds an eighth of a second's tokens, at least
+// one. It may go into debt by one frame, so that a GSO frame of many segments
+// passes when nothing else does, and is paid for afterwards.
+type bucket struct {
+	tokens float64
+	filled time.Duration
+	used   bool
+}
+
+// take pays n tokens of rate a second, or reports false.
+//
+// Hot path: no allocation.
+func (b *bucket) take(now time.Duration, rate uint32, n int) bool {
+	full := max(float64(rate)/8, 1)
+	if !b.used {
+		b.used, b.tokens, b.filled = true, full, now
+	}
+	b.tokens = min(full, b.tokens+(now-b.filled).Seconds()*float64(rate))
+	b.filled = now
+	if b.tokens < 0.5 {
+		return false
+	}
+	b.tokens -= float64(n)
+	return true
+}
+
+// frames is how many frames f puts on the wire.
+func frames(f *frame.Frame) int {
+	if f.GSO.Type == frame.GSONone || f.GSO.Size == 0 {
+		return 1
+	}
+	n := len(f.Data) - int(f.GSO.HdrLen)
+	return max(1, (n+int(f.GSO.Size)-1)/int(f.GSO.Size))
+}
+
+// admit says why a frame that is to be flooded must not be, or ReasonNone. It
+// is where storm control and loop guard keep their state, apart from decide.
+//
+// Hot path: no allocation.
+func (l *loop) admit(in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict, from *port) frame.Reason {
+	if in.state.fence.cut.Load() {
+		return frame.Loop // since an earlier frame of this batch
+	}
+	if in.guarded && from == nil && l.sw.guard.hears(l, in, f, h, d.VID) {
+		return frame.Loop
+	}
+	class := classUnknown
+	switch d.Reason {
+	case frame.BroadcastAddr:
+		class = classBroadcast
+	case frame.MulticastAddr:
+		class = classMulticast
+	}
+	rate := in.storm[class]
+	if rate == 0 || in.state.buckets[class].take(l.now, rate, frames(f)) {
+		return frame.ReasonNone
+	}
+	if s := in.state; s.stormTold == 0 || l.now-s.stormTold >= stormTellEvery {
+		s.stormTold = l.now
+		l.sw.emit(Event{Time: l.wall, Kind: EventStorm, Port: in.id, VID: d.VID, MAC: h.Src, Class: d.Reason})
+	}
+	return frame.Storm
+}
+
+// guard finds loops without sending a frame of its own.
+//
+// A flooded frame is remembered by a hash of its addresses, its network, its
+// first octets and its length, together with the port it came in by. The same
+// frame heard within echoWindow on another port is an echo: either our own copy
+// has come back, or the station has moved and says the same again. One echo is
+// no proof, but a loop brings them without end, and a station that moves brings
+// one a move. A port that collects its threshold of echoes, one of which is
+// forgiven each second, is cut in both directions.
+//
+// What is repeated on the same port is no echo: ARP retries of a station, a
+// hairpin neighbour. Nor is what decide takes for a sibling's frame that an
+// uplink reflects.
+//
+// Two switches with guards see one loop at the same instant. Each draws its
+// thresholds and its waiting times at random, so that one cuts first; it breaks
+// the loop, and the other hears no more. Right after a cut nothing is
+// counted for guardQuiet, while frames that are still under way die out, so
+// that the next port is not cut for them.
+//
+// A cut lasts about cutFirst. Then the port is tried again; a further cut
+// soon after lasts twice as long, up to cutLongest.
+//
+// Limits: a loop is found only when frames are flooded into it; a device in the
+// loop that rewrites frames (a router, a bridge between two networks) hides
+// it, and is no layer-2 loop; a port that echoes fewer than one flooded frame a
+// second is not cut.
+type guard struct {
+	seed  maphash.Seed
+	seen  [echoSlots]atomic.Uint64 // hash 32 | port 14 | milliseconds 18, high to low
+	quiet atomic.Int64             // nanoseconds: earlier floods are forgotten
+
+	mu   sync.Mutex
+	cuts []*fence
+}
+
+const (
+	echoSlots     = 4096
+	echoWindow    = 500 * time.Millisecond
+	echoHead      = 64 // octets behind the Ethernet header that are hashed
+	echoThreshold = 4  // and up to twice as many, at random
+	guardQuiet    = 200 * time.Millisecond
+	cutFirst      = 10 * time.Second
+	cutLongest    = 10 * time.Minute
+
+	msMask = 1<<18 - 1
+)
+
+func newGuard() *guard { return &guard{seed: maphash.MakeSeed()} }
+
+// echoScore is how near a port is to being cut. Its receiving loop owns it.
+type echoScore struct {
+	n, threshold int
+	forgiven     time.Duration
+}
+
+// fence is what cuts a port. The loop that cuts sets it, the ageing goroutine
+// takes it down.
+type fence struct {
+	cut atomic.Bool
+	// Below: guard.mu.
+	port   frame.PortID
+	hold   time.Duration
+	until  time.Duration
+	opened time.Duration
+}
+
+// hears notes a frame that is about to be flooded and reports whether in must
+// not hear it, because it has just been cut.
+//
+// Hot path: no allocation.
+func (g *guard) hears(l *loop, in *port, f *frame.Frame, h *frame.Header, vid frame.VID) bool {
+	quiet := time.Duration(g.quiet.Load())
+	if l.now < quiet {
+		return false
+	}
+	b := f.Data[h.Len:]
+	b = b[:min(len(b), echoHead)]
+	sum := maphash.Bytes(g.seed, f.Data[:12]) ^ maphash.Bytes(g.seed, b)*3 ^
+		(uint64(len(f.Data)-h.Len)<<28|uint64(vid)<<16|uint64(h.EtherType))*0x9e3779b97f4a7c15
+	slot := &g.seen[sum%echoSlots]
+	ms := uint64(l.now/time.Millisecond) & msMask
+	was := slot.Load()
+	slot.Store(sum&^(1<<32-1) | uint64(in.id)<<18 | ms)
+	if was == 0 || (was^sum)>>32 != 0 || frame.PortID(was>>18&0x3fff) == in.id {
+		return false
+	}
+	age := time.Duration((ms-was)&msMask) * time.Millisecond
+	if age > echoWindow || age > l.now-quiet {
+		return false
+	}
+	if !in.state.echo.add(l.now) {
+		return false
+	}
+	g.cutOff(l, in, vid, h.Src)
+	return true
+}
+
+// add counts one echo and reports whether it is one too many.
+func (e *echoScore) add(now time.Duration) bool {
+	if e.threshold == 0 {
+		e.threshold = echoThreshold + rand.IntN(echoThreshold)
+	}
+	forgive := int((now - e.forgiven) / time.Second)
+	if forgive > 0 {
+		e.n = max(0, e.n-forgive)
+		e.forgiven = now
+	}
+	if e.n++; e.n < e.threshold {
+		return false
+	}
+	*e = echoScore{forgiven: now}
+	return true
+}
+
+// cutOff cuts p and says so.
+func (g *guard) cutOff(l *loop, p *port, vid frame.VID, src frame.MAC) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &p.state.fence
+	if c.hold == 0 || l.now-c.opened > 4*c.hold {
+		c.hold = cutFirst
+	} else {
+		c.hold = min(2*c.hold, cutLongest)
+	}
+	c.port = p.id
+	wait := c.hold + rand.N(c.hold/4)
+	c.until = l.now + wait
+	c.cut.Store(true)
+	g.quiet.Store(int64(l.now + guardQuiet))
+	g.cuts = append(g.cuts, c)
+	l.sw.emit(Event{Time: l.wall, Kind: EventLoopCut, Port: p.id, VID: vid, MAC: src, For: wait})
+}
+
+// open takes down the fences whose time is over and returns their ports.
+func (g *guard) open(now time.Duration) []frame.PortID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var ids []frame.PortID
+	left := g.cuts[:0]
+	for _, c := range g.cuts {
+		if now < c.until {
+			left = append(left, c)
+			continue
+		}
+		c.opened = now
+		c.cut.Store(false)
+		ids = append(ids, c.port)
+	}
+	clear(g.cuts[len(left):])
+	g.cuts = left
+	return ids
+}

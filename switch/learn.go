@@ -1,0 +1,47 @@
+package vswitch
+
+import (
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// learn notes the sources of the batch's frames that passed the filters. It
+// runs for the whole batch before the first look-up, so the last place where a
+// station was seen in a batch holds for all of the batch.
+//
+// Hot path: no allocation.
+func (l *loop) learn(v *view, in *port, b *frame.Batch) {
+	var last fdb.Key
+	for i := range b.Frames {
+		d, h := &l.verdicts[i], &l.headers[i]
+		if d.Reason != frame.ReasonNone {
+			continue
+		}
+		key := fdb.MakeKey(d.VID, h.Src)
+		if key == last || v.reflected(l.sw.fdb, v.nets[d.VID], in, h) != nil {
+			continue
+		}
+		last = key
+		l.teacher.Len, l.teacher.Head = len(b.Frames[i].Data), b.Frames[i].Data
+		switch outcome, old := l.sw.fdb.Learn(key, in.id, l.tick, &l.teacher); outcome {
+		case fdb.Inserted:
+			d.Fresh = true
+		case fdb.Moved:
+			d.Fresh = true
+			l.cells.stations.add(1)
+			l.tellMove(in, old, d.VID, h.Src)
+		}
+	}
+	l.teacher.Head = nil
+}
+
+// tellMove emits a station move, or counts it when the port had one lately.
+func (l *loop) tellMove(in *port, old frame.PortID, vid frame.VID, m frame.MAC) {
+	s := in.state
+	if s.moveTold != 0 && l.now-s.moveTold < moveEvery {
+		s.moves++
+		return
+	}
+	l.sw.emit(Event{Time: l.wall, Kind: EventMove, Port: in.id, Old: old, VID: vid, MAC: m, Missed: s.moves})
+	s.moveTold, s.moves = l.now, 0
+}

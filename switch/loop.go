@@ -1,0 +1,321 @@
+package vswitch
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/offload"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+const (
+	// arenaLen is a loop's receive memory: seven super-frames, or a full batch of
+	// anything smaller, within half of a second-level cache of 1 MiB.
+	arenaLen = 512 << 10
+	// maxEvents is how many ports one poll names. More wait for the next.
+	maxEvents = 64
+	// emptyErrors and emptyReads are how many wake-ups in a row may bring nothing
+	// from a port that polls as failed or readable, before it counts as gone.
+	emptyErrors = 8
+	emptyReads  = 4096
+)
+
+var errSilent = errors.New("device polls readable and delivers nothing: it is gone or broken")
+
+// loop receives from some of the ports and transmits to all. Everything in it
+// belongs to its goroutine but cells, orders and the two descriptors.
+type loop struct {
+	sw     *Switch
+	id     int
+	epoll  int
+	bell   int // eventfd that ends a poll
+	orders chan order
+	cells  loopCells
+
+	// Of the present wake-up.
+	now    time.Duration
+	wall   time.Time
+	tick   fdb.Tick
+	events [maxEvents]unix.EpollEvent
+
+	// Of the present batch.
+	batch    *frame.Batch
+	headers  [frame.BatchLen]frame.Header
+	verdicts [frame.BatchLen]frame.Verdict
+	teacher  fdb.Teacher
+	tally    tally
+	observed *watch
+	copies   []Copy // of the observed batch
+	ends     [frame.BatchLen]int32
+
+	egress *offload.Egress
+	before offload.Stats
+	wire   *frame.Batch // what Plan made for one port
+	out    [maxOut]outlist
+	outs   int
+	slot   [frame.MaxPortID + 1]uint8 // by port: its place in out plus one, 0 = none
+}
+
+func newLoop(s *Switch, id int) (*loop, error) {
+	l := &loop{
+		sw: s, id: id, orders: make(chan order, 1),
+		batch: frame.NewBatch(arenaLen), wire: frame.NewBatch(0), egress: offload.NewEgress(),
+	}
+	for i := range l.out {
+		l.out[i].frames = make([]frame.Frame, 0, frame.BatchLen)
+	}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll instance: %w", err)
+	}
+	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		unix.Close(l.epoll)
+		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
+	// Port 0 does not exist: it stands for the bell.
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.bell, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		l.release()
+		return nil, fmt.Errorf("poll eventfd: %w", err)
+	}
+	return l, nil
+}
+
+// release closes the descriptors of a loop that does not run.
+func (l *loop) release() {
+	unix.Close(l.epoll)
+	unix.Close(l.bell)
+}
+
+// watch makes the loop poll p's queue. Any goroutine may call it.
+func (l *loop) watch(p *port) error {
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, p.queue.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(p.id)})
+}
+
+// unwatch takes p's queue out of the poll. It is not there when it has failed.
+func (l *loop) unwatch(p *port) {
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, p.queue.FD(), nil)
+}
+
+// order is what a loop is told to do between two wake-ups.
+type order struct {
+	kind orderKind
+	done chan<- struct{}
+}
+
+type orderKind uint8
+
+const (
+	orderBarrier orderKind = iota // only answer
+	orderHold                     // answer and wait for orderRun
+	orderRun
+	orderQuit
+)
+
+// order tells all loops and returns when all have obeyed. s.mu is held.
+func (s *Switch) order(k orderKind) {
+	done := make(chan struct{}, len(s.loops))
+	for _, l := range s.loops {
+		l.orders <- order{k, done}
+		one := [8]byte{7: 1}
+		_, _ = unix.Write(l.bell, one[:]) // fails only when the bell rings already
+	}
+	for range s.loops {
+		<-done
+	}
+}
+
+// obey carries out the orders that wait and reports whether to go on.
+func (l *loop) obey() bool {
+	var b [8]byte
+	_, _ = unix.Read(l.bell, b[:])
+	held := false
+	for {
+		var o order
+		if held {
+			o = <-l.orders
+		} else {
+			select {
+			case o = <-l.orders:
+			default:
+				return true
+			}
+		}
+		switch o.kind {
+		case orderHold:
+			held = true
+		case orderRun:
+			held = false
+		}
+		o.done <- struct{}{}
+		if o.kind == orderQuit {
+			return false
+		}
+	}
+}
+
+// run is the loop: poll, drain each port that has something, once round.
+func (l *loop) run() {
+	// The thread stays locked and ends with the goroutine: nothing else runs on
+	// it, and the kernel keeps it on its core.
+	runtime.LockOSThread()
+	for {
+		n := l.wait()
+		l.now, l.wall = l.sw.clock.read()
+		l.tick = l.sw.clock.tick(l.now)
+		l.teacher.Wall = l.wall.UnixNano()
+		l.cells.wakeups.add(1)
+		v, rung := l.sw.view.Load(), false
+		for i := range l.events[:n] {
+			id := frame.PortID(l.events[i].Fd)
+			if id == 0 {
+				rung = true
+			} else if p := v.port(id); p != nil && p.line != nil && p.loop == l.id && !p.line.dead.Load() {
+				l.receive(v, p, l.events[i].Events)
+			}
+		}
+		if rung && !l.obey() {
+			return
+		}
+	}
+}
+
+// wait polls until something is to be done and returns how many events there
+// are. It polls without sleeping, giving its core to whoever wants it, for the
+// spin time after the last work: a wake-up of a halted core costs more.
+func (l *loop) wait() int {
+	if l.sw.spin > 0 {
+		start, now := l.now, l.now
+		for spins := 0; now-start < l.sw.spin || spins == 0; spins++ {
+			n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll),
+				uintptr(unsafe.Pointer(&l.events)), maxEvents, 0, 0, 0)
+			if e == 0 && n > 0 {
+				l.cells.spinTime.add(uint64(now - start))
+				return int(n)
+			}
+			if spins == 0 {
+				start, _ = l.sw.clock.read()
+			}
+			l.cells.spins.add(1)
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			now, _ = l.sw.clock.read()
+		}
+		l.cells.spinTime.add(uint64(max(now-start, 0)))
+	}
+	for {
+		n, err := unix.EpollWait(l.epoll, l.events[:], -1)
+		if err == nil && n > 0 {
+			return n
+		}
+	}
+}
+
+// receive takes one batch from p and forwards it. A port has its next turn when
+// all others have had theirs.
+//
+// Hot path: no allocation.
+func (l *loop) receive(v *view, p *port, polled uint32) {
+	l.batch.Reset()
+	err := p.queue.Receive(l.batch)
+	switch {
+	case l.batch.Len() > 0:
+		p.line.empty = 0
+		l.forward(v, p, l.batch)
+	case err == nil:
+		p.line.empty++
+		failed := polled&(unix.EPOLLERR|unix.EPOLLHUP) != 0
+		if failed && p.line.empty >= emptyErrors || p.line.empty >= emptyReads {
+			err = errSilent
+		}
+	}
+	if err != nil && p.line.dead.CompareAndSwap(false, true) {
+		// A dead descriptor polls readable for ever.
+		l.unwatch(p)
+		l.sw.emit(Event{Time: l.wall, Kind: EventPortDown, Port: p.id, Err: err})
+	}
+}
+
+// forward takes the frames of b, which came in by in, through every stage.
+//
+// Hot path: no allocation.
+func (l *loop) forward(v *view, in *port, b *frame.Batch) {
+	l.observed = l.sw.watcher.Load()
+	cut := in.state.fence.cut.Load()
+	for i := range b.Frames {
+		f, h := &b.Frames[i], &l.headers[i]
+		vid, why := v.classify(in, f, h)
+		switch {
+		case cut:
+			why = frame.Loop
+		case why == frame.ReasonNone:
+			why = in.filter(v.nets[vid], f, h)
+		}
+		l.verdicts[i] = frame.Verdict{VID: vid, Reason: why}
+		l.tally.bytes += uint64(len(f.Data))
+	}
+	l.learn(v, in, b)
+	for i := range b.Frames {
+		d := &l.verdicts[i]
+		if d.Reason == frame.ReasonNone {
+			l.dispatch(v, in, &b.Frames[i], &l.headers[i], d)
+		}
+		l.tally.verdicts[d.Action]++
+		l.tally.reasons[d.Reason]++
+		l.ends[i] = int32(len(l.copies))
+	}
+	l.flush()
+	if l.observed != nil {
+		l.show(in, b)
+	}
+	l.cells.coalesced.add(l.egress.Stats.Coalesced - l.before.Coalesced)
+	l.cells.segmented.add(l.egress.Stats.Segmented - l.before.Segmented)
+	l.before = l.egress.Stats
+	l.publish(in, &l.tally)
+}
+
+// dispatch decides about one frame and sends its copies.
+//
+// Hot path: no allocation.
+func (l *loop) dispatch(v *view, in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict) {
+	fresh := d.Fresh
+	var from *port
+	*d, from = v.decide(l.sw.fdb, in, d.VID, h, nil)
+	d.Fresh = fresh
+	n := v.nets[d.VID]
+	switch d.Action {
+	case frame.Forward:
+		out := v.ports[d.Out]
+		tagged, _ := out.carries(n.vid)
+		l.send(n, out, tagged, f, h)
+	case frame.Flood:
+		if why := l.admit(in, f, h, d, from); why != frame.ReasonNone {
+			d.Action, d.Reason = frame.Drop, why
+			return
+		}
+		for i := range n.members {
+			m := &n.members[i]
+			if relay(in, m.port, from) == frame.ReasonNone {
+				l.send(n, m.port, m.tagged, f, h)
+			}
+		}
+	}
+}
+
+// show tells the observers of the batch.
+func (l *loop) show(in *port, b *frame.Batch) {
+	start := int32(0)
+	for i := range b.Frames {
+		o := Observation{Time: l.wall, In: in.id, Frame: &b.Frames[i], Verdict: l.verdicts[i], Copies: l.copies[start:l.ends[i]]}
+		start = l.ends[i]
+		for _, w := range l.observed.list {
+			w.Observe(&o)
+		}
+	}
+	l.copies = l.copies[:0]
+	l.observed = nil
+}
