@@ -44,8 +44,8 @@ var tiers = map[string]int{
 
 // peers are the arrows allowed inside one tier.
 var peers = map[string][]string{
-	"switch/port/tap":    {"internal/link", "internal/netns", "internal/probe"},
-	"switch/port/packet": {"internal/link", "internal/netns", "internal/probe"},
+	"switch/port/tap":    {"internal/link", "internal/netns", "internal/probe", "switch/port/gather"},
+	"switch/port/packet": {"internal/link", "internal/netns", "internal/probe", "switch/port/gather"},
 	"internal/link":      {"internal/netns"},
 	"internal/probe":     {"internal/link", "internal/netns", "switch/port/tap", "switch/port/packet"},
 	"internal/daemon":    {"internal/api", "internal/keeper"},
