@@ -79,6 +79,8 @@ type Taught struct {
 	OldPort string    `json:"old_port"` // of a move
 	Frame   string    `json:"frame"`    // one line: the frame that taught it
 	Head    string    `json:"head"`     // its first octets, hexadecimal
+	// Missed counts events of the same port left out just before this one.
+	Missed uint64 `json:"missed,omitempty"`
 }
 
 // Why is the answer to `fdb why MAC`.
@@ -184,8 +186,10 @@ type AttachRequest struct {
 
 // DetachRequest takes a port away from a namespace.
 type DetachRequest struct {
-	Netns  string `json:"netns"`
-	Ifname string `json:"ifname"` // default eth0
+	Netns   string `json:"netns"`
+	Label   string `json:"label"`              // what attach was called with, if the client knows
+	NetnsID uint64 `json:"netns_id,omitempty"` // inode of the namespace, if the client could read it
+	Ifname  string `json:"ifname"`             // default eth0
 }
 
 // FlushRequest removes dynamic FDB entries; empty fields match all.
