@@ -43,9 +43,9 @@ const (
 	recordMem = int(unsafe.Sizeof(record{}))
 )
 
-// bucketCount gives each entry one and a half places: with two buckets of eight
-// to choose from, both are then full for less than one newcomer in a million.
-func bucketCount(limit int) int { return (limit + limit/2 + 3*bucketLen) / bucketLen }
+// bucketCount gives each entry 1.6 places: with two buckets of eight to choose
+// from, both are then full for about one newcomer in a million.
+func bucketCount(limit int) int { return (limit + limit*3/5 + 3*bucketLen) / bucketLen }
 
 // ringLens are the lengths of the rings of stations and of changes, in records.
 func ringLens(limit int) [2]int {
@@ -54,7 +54,7 @@ func ringLens(limit int) [2]int {
 }
 
 // Size returns how many octets of memory a table of limit entries needs, its
-// history included: at 1,048,576 entries, 28.3 million.
+// history included: at 1,048,576 entries, 30 million.
 func Size(limit int) int {
 	r := ringLens(limit)
 	return headerLen + bucketCount(limit)*bucketMem + (r[0]+r[1])*recordMem

@@ -6,7 +6,7 @@ const (
 	// firstFill is how full a key's first bucket gets before the second is tried:
 	// a higher number spares lookups the second one, and leaves less room to
 	// level out.
-	firstFill = 6
+	firstFill = 5
 
 	// victimPlaces bounds the search for one victim. A port that owns a
 	// hundredth of a full table is missed once in 10^11 searches.
