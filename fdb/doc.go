@@ -9,8 +9,8 @@
 //
 // Each key has two buckets, chosen by a hash whose seed is drawn when the
 // memory is first opened, so nobody outside can aim at one bucket. An entry
-// lives in either, in the emptier one when it was learned, and never changes
-// its place. A lookup therefore reads at most sixteen keys, whatever happened
+// lives in its first bucket, or in the emptier one if that was rather full when
+// it was learned, and never changes its place. A lookup therefore reads at most sixteen keys, whatever happened
 // before: removal leaves nothing behind that a later lookup has to step over.
 //
 // # Ownership
@@ -51,8 +51,9 @@
 // # Limits
 //
 // When the table is full, the port with the most dynamic entries loses one to
-// the newcomer, never a port with fewer; a port that has the most itself
-// replaces one of its own. The victim is the oldest of a few that a hand,
+// the newcomer, never a port with no more than the learner has; a port that has
+// the most itself replaces one of its own. Ports within a sixty-fourth of the
+// most count as equal. The victim is the oldest of a few that a hand,
 // going round the table, meets first. A port at its own limit learns nothing
 // more until its entries age: replacing would have to search the table for the
 // few entries of one port.
