@@ -250,3 +250,29 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// Move puts an interface into another namespace under the given name. It comes
+// out switched off, without addresses. The error wraps ErrConflict when the
+// name is taken there.
+func (c *Conn) Move(index int, ns *netns.Handle, name string) error {
+	to, err := Open(ns)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	l, err := c.ByIndex(index)
+	if err != nil {
+		return err
+	}
+	if err := c.h.LinkSetNsFd(ref(index), ns.FD); err != nil {
+		return fmt.Errorf("move interface %s: %w", l.Name, explain(err))
+	}
+	// Its index may be taken in the other namespace and change.
+	if l, err = to.ByName(l.Name); err != nil {
+		return err
+	}
+	if err := to.Rename(l.Index, name); err != nil {
+		return errors.Join(err, to.deleteIndex(l.Index))
+	}
+	return nil
+}

@@ -40,7 +40,8 @@ func (d *Device) Close() error { return unix.Close(d.FD) }
 
 // Open makes a TAP in ns, nil being the calling thread's namespace, or attaches
 // to the one that an earlier process of the same owner made there, keeping its
-// addresses. An interface of that name that isn't the owner's TAP is a
+// addresses. A device that is attached to, unlike one just made, keeps its
+// namespace alive until the descriptor is closed. An interface of that name that isn't the owner's TAP is a
 // link.ErrConflict. After an error nothing is there that wasn't before. It
 // needs CAP_NET_ADMIN, and CAP_SYS_ADMIN to enter ns.
 func Open(ns *netns.Handle, r Request) (*Device, error) {
@@ -80,26 +81,65 @@ func open(ns *netns.Handle, r Request, silent bool) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{FD: -1, Reattached: found}
-	attach := func() (err error) { d.FD, err = attachQueue(r.Name, !found, !r.NoGSO); return err }
-	if ns != nil {
-		err = ns.Do(attach)
-	} else {
-		err = attach()
-	}
-	if err == nil {
-		err = d.setUp(c, r, silent)
+	switch {
+	case found:
+		err = within(ns, func() (err error) { d.FD, err = attachQueue(r.Name, false, !r.NoGSO); return err })
+	case ns == nil:
+		d.FD, err = attachQueue(r.Name, true, !r.NoGSO)
+	default:
+		d.FD, err = makeElsewhere(ns, r)
 	}
 	if err != nil {
-		if d.FD >= 0 {
-			_ = unix.Close(d.FD)
-			if l, e := c.ByName(r.Name); e == nil && !found {
+		return nil, err
+	}
+	if err := d.setUp(c, r, silent); err != nil {
+		if !found {
+			if l, e := c.ByName(r.Name); e == nil {
 				_ = c.Mark(l.Index, r.Owner)
 				_ = c.Delete(r.Name, r.Owner)
 			}
 		}
+		_ = d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+func within(ns *netns.Handle, fn func() error) error {
+	if ns == nil {
+		return fn()
+	}
+	return ns.Do(fn)
+}
+
+// makeElsewhere makes the device in the calling thread's namespace and moves it
+// to ns. A descriptor keeps the namespace alive that it was opened in; made like
+// this, the container's ends with its last process, and the port is told.
+func makeElsewhere(ns *netns.Handle, r Request) (fd int, err error) {
+	c, err := link.Open(nil)
+	if err != nil {
+		return -1, err
+	}
+	defer c.Close()
+	name := "tpn" + nameID(r.Owner)
+	if err := c.Delete(name, r.Owner); err != nil { // of a process that was killed between two steps
+		return -1, err
+	}
+	if fd, err = attachQueue(name, true, !r.NoGSO); err != nil {
+		return -1, err
+	}
+	l, err := c.ByName(name)
+	if err == nil {
+		if err = c.Mark(l.Index, r.Owner); err == nil {
+			err = c.Move(l.Index, ns, r.Name)
+		}
+	}
+	if err != nil {
+		_ = c.Delete(name, r.Owner)
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // setUp marks the device before anything else, so that whatever happens later

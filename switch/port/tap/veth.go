@@ -30,10 +30,16 @@ type Veth struct {
 // in the daemon's namespace. They depend on o alone, so that a later process
 // finds them.
 func HostNames(o link.Owner) (hostEnd, splice string) {
+	id := nameID(o)
+	return "tpv" + id, "tps" + id
+}
+
+// nameID is what makes interface names of owner o its own: ten octets, since a
+// name has at most fifteen.
+func nameID(o link.Owner) string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(o.String()))
-	id := fmt.Sprintf("%010x", h.Sum64()&0xff_ffff_ffff)
-	return "tpv" + id, "tps" + id
+	return fmt.Sprintf("%010x", h.Sum64()&0xff_ffff_ffff)
 }
 
 // OpenVeth makes the pair and the TAP and splices them, or finds them again.
