@@ -163,20 +163,21 @@ func removeStale(path string) error {
 	}
 	defer unix.Close(fd)
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	pid := 0
+	if err == nil {
+		if cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid) // of whoever has called listen
+		}
+	}
 	switch {
-	case errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, unix.ECONNREFUSED), pid != 0 && errors.Is(unix.Kill(pid, 0), unix.ESRCH):
+		// Nobody listens, or only a worker that dies with its keeper.
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove stale api socket: %w", err)
 		}
 		return nil
-	case err == nil:
-		pid := 0
-		if cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid) // of whoever has called listen
-		}
+	case err == nil, errors.Is(err, unix.EAGAIN): // EAGAIN: its backlog is full
 		return inUse("api socket "+path, pid)
-	case errors.Is(err, unix.EAGAIN): // its backlog is full
-		return inUse("api socket "+path, 0)
 	}
 	return fmt.Errorf("api socket %s: %w", path, err)
 }

@@ -64,20 +64,28 @@ func (k *keeper) start(exe int, takeover bool) (*worker, error) {
 
 // attend posts what w sends, and in the end its death.
 func (k *keeper) attend(w *worker) {
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		k.listen(w)
+		w.kill() // without its socket it is of no use, should it still run
+	}()
+	err := w.cmd.Wait()
+	w.conn.Close() // another process may still have a copy of the other end
+	<-read
+	k.post(func() { k.exited(w, err) })
+}
+
+func (k *keeper) listen(w *worker) {
 	buf := make([]byte, maxMessage)
 	for {
 		msg, _, err := receive(w.conn, buf, nil)
 		if err != nil {
-			break
+			return
 		}
 		r, err := decode(msg)
 		k.post(func() { k.serve(w, r, err) })
 	}
-	// A worker without its socket is of no use, should it still run.
-	w.kill()
-	err := w.cmd.Wait()
-	w.conn.Close()
-	k.post(func() { k.exited(w, err) })
 }
 
 // exited decides what follows the end of w.
