@@ -99,9 +99,13 @@ func gsoFrame(t *rapid.T, tb testing.TB) frame.Frame {
 	return f
 }
 
-func TestSegmentMatchesSlow(t *testing.T) {
+func TestSegmentMatchesSlow(t *testing.T) { rapid.Check(t, segmentMatchesSlow(t)) }
+
+func FuzzSegment(f *testing.F) { f.Fuzz(rapid.MakeFuzz(segmentMatchesSlow(f))) }
+
+func segmentMatchesSlow(t testing.TB) func(*rapid.T) {
 	e := offload.NewEgress()
-	rapid.Check(t, func(rt *rapid.T) {
+	return func(rt *rapid.T) {
 		f := gsoFrame(rt, t)
 		if err := offload.Check(&f); err != nil {
 			rt.Fatal(err)
@@ -127,7 +131,7 @@ func TestSegmentMatchesSlow(t *testing.T) {
 				rt.Fatalf("segment %d of %d\n got %x\nwant %x", i, len(want), b, want[i])
 			}
 		}
-	})
+	}
 }
 
 // traffic draws frames of a few flows with all that coalescing must notice.
@@ -170,7 +174,7 @@ func traffic(t *rapid.T, tb testing.TB) []frame.Frame {
 		case 8:
 			bad = true
 		}
-		s.payload = random(n, t0(in))
+		s.payload = random(n, uint64(len(in)))
 		st[k].seq += uint32(n)
 		f := build(tb, s)
 		if bad {
@@ -183,8 +187,6 @@ func traffic(t *rapid.T, tb testing.TB) []frame.Frame {
 	}
 	return in
 }
-
-func t0(in []frame.Frame) uint64 { return uint64(len(in)) }
 
 // trim takes the padding off, and off atomic datagrams the identification.
 func trim(b []byte) []byte {
@@ -222,11 +224,15 @@ func byFlow(frames []frame.Frame) map[uint32][][]byte {
 	return m
 }
 
-// TestCoalesceRoundTrip: cutting what was coalesced restores every octet and
-// the order within each flow, damage included.
-func TestCoalesceRoundTrip(t *testing.T) {
+func TestCoalesceRoundTrip(t *testing.T) { rapid.Check(t, coalesceRoundTrip(t)) }
+
+func FuzzCoalesce(f *testing.F) { f.Fuzz(rapid.MakeFuzz(coalesceRoundTrip(f))) }
+
+// coalesceRoundTrip: cutting what was coalesced restores every octet and the
+// order within each flow, damage included.
+func coalesceRoundTrip(t testing.TB) func(*rapid.T) {
 	e := offload.NewEgress()
-	rapid.Check(t, func(rt *rapid.T) {
+	return func(rt *rapid.T) {
 		in := traffic(rt, t)
 		got := run(t, e, in, all, true)
 		copies := 0
@@ -254,7 +260,7 @@ func TestCoalesceRoundTrip(t *testing.T) {
 				}
 			}
 		}
-	})
+	}
 }
 
 // TestCoalesceRules names each rule by two frames that do or do not merge.
@@ -366,52 +372,75 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func FuzzHeader(f *testing.F) {
-	f.Add([]byte{1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 0, 0}, true)
-	f.Fuzz(func(t *testing.T, b []byte, long bool) {
-		n := offload.HeaderLen
-		if long {
-			n = offload.HeaderLenMerged
+// TestOrderAcrossKinds: a GSO frame, a pure acknowledgement and a fragment in
+// the middle of a run end it, and nothing overtakes them.
+func TestOrderAcrossKinds(t *testing.T) {
+	s := spec{flags: 0x10, payload: make([]byte, 100)}
+	part := func(i int, octets int) frame.Frame {
+		p := s
+		p.id, p.seq, p.payload, p.partial = uint16(i), uint32(100*i), make([]byte, octets), octets > 100
+		return build(t, p)
+	}
+	gso := part(2, 200)
+	gso.GSO.Type, gso.GSO.Size = frame.GSOTCPv4, 100
+	fragment := part(2, 100)
+	fragment.Data[20] = 0x20
+	for name, middle := range map[string]frame.Frame{"GSO": gso, "ACK": part(2, 0), "fragment": fragment} {
+		in := []frame.Frame{part(0, 100), part(1, 100), middle, part(4, 100), part(5, 100)}
+		got := run(t, offload.NewEgress(), in, all, true)
+		if len(got) != 3 || got[0].Copies != 2 || got[2].Copies != 2 || !bytes.Equal(flat(&got[1]), middle.Data) {
+			t.Errorf("%s: %d frames", name, len(got))
 		}
-		g, err := offload.ParseHeader(b, n)
-		if err != nil {
-			return
+		// A port without segmentation gets the same octets in the same order.
+		if got := run(t, offload.NewEgress(), in, frame.OffloadChecksum, true); len(got) != 5 && name != "GSO" || len(got) != 6 && name == "GSO" {
+			t.Errorf("%s: %d frames without offload", name, len(got))
 		}
-		buf := make([]byte, n)
-		offload.PutHeader(buf, n, g, 0)
-		if again, err := offload.ParseHeader(buf, n); err != nil || again != g {
-			t.Errorf("%+v came back as %+v, %v", g, again, err)
-		}
-	})
+	}
 }
 
-// FuzzPlan feeds any octets and metadata to Check and Plan.
-func FuzzPlan(f *testing.F) {
-	for _, s := range []spec{{udp: true, partial: true, payload: []byte("abcdef")}, {v6: true, tags: 1, flags: 0x10, payload: make([]byte, 90)}} {
-		x := build(f, s)
-		f.Add(x.Data, []byte{1, 5, 0, 0, 2, 0, 34, 0, 6, 0}, uint8(0))
-		f.Add(x.Data, make([]byte, 10), uint8(all))
+// TestManyFlows: more flows than slots lose coalescing, never a frame.
+func TestManyFlows(t *testing.T) {
+	in := stream(t, spec{udp: true, payload: []byte("x")}, 300, 20)
+	got := run(t, offload.NewEgress(), in, all, true)
+	want, have := byFlow(in), byFlow(got)
+	for k := range want {
+		if len(want[k]) != len(have[k]) {
+			t.Errorf("flow %x: %d frames, want %d", k, len(have[k]), len(want[k]))
+		}
 	}
-	e := offload.NewEgress()
-	f.Fuzz(func(t *testing.T, b, hdr []byte, can uint8) {
-		g, err := offload.ParseHeader(hdr, offload.HeaderLen)
-		if err != nil || len(b) > frame.MaxLen {
-			return
+}
+
+// TestIPv6Extensions: options are cut along, a routing header is refused.
+func TestIPv6Extensions(t *testing.T) {
+	f := build(t, spec{v6: true, udp: true, partial: true, payload: make([]byte, 2000)})
+	ext := []byte{17, 0, 1, 4, 0, 0, 0, 0} // PadN
+	b := append(bytes.Clone(f.Data[:54]), ext...)
+	b = append(b, f.Data[54:]...)
+	b[20] = 60
+	binary.BigEndian.PutUint16(b[18:], uint16(len(b)-54))
+	f.Data = b
+	f.GSO = frame.GSO{Type: frame.GSOUDP, NeedsCsum: true, Size: 500, CsumStart: 62, CsumOffset: 6}
+	got := run(t, offload.NewEgress(), []frame.Frame{f}, 0, false)
+	if len(got) != 4 {
+		t.Fatalf("%d segments, want 4", len(got))
+	}
+	for i := range got {
+		p := gopacket.NewPacket(flat(&got[i]), layers.LayerTypeEthernet, gopacket.Default)
+		u, ok := p.TransportLayer().(*layers.UDP)
+		if !ok || len(u.Payload) != 500 {
+			t.Errorf("segment %d: %v", i, p)
 		}
-		x := frame.Frame{Data: b, GSO: g, Copies: 1}
-		_ = offload.Check(&x)
-		in := []frame.Frame{x, x, x}
-		copies := 0
-		for _, o := range run(t, e, in, frame.Offloads(can), true) {
-			copies += int(o.Copies)
+		s := flat(&got[i])
+		if sum := slowSum(s[62:], slowSum(s[22:54], 17+508)); sum != 0xffff {
+			t.Errorf("segment %d sums to %#x", i, sum)
 		}
-		for i := range in {
-			if in[i].Refused {
-				copies++
-			}
-		}
-		if copies != 3 {
-			t.Errorf("%d copies of 3", copies)
-		}
-	})
+	}
+	f.Data[20] = 43
+	if offload.Check(&f) == nil {
+		t.Error("a routing header passes")
+	}
+	f.Data[20], f.Data[55] = 60, 255
+	if offload.Check(&f) == nil {
+		t.Error("options beyond the packet pass")
+	}
 }
