@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -133,4 +134,22 @@ func (c *Conn) Silence(l Link) error {
 	// /proc/sys may be read-only; without an address there is next to nothing left to send.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+l.Name+"/disable_ipv6", []byte("1"), 0)
 	return nil
+}
+
+// carrierWait bounds AwaitCarrier. The kernel's own work takes milliseconds.
+const carrierWait = time.Second
+
+// AwaitCarrier returns once the interface has carrier and so sends what it is
+// given, at the latest after a second: the kernel gets there by itself, shortly
+// after both ends of a pair are up, and discards frames until then.
+func (c *Conn) AwaitCarrier(index int) error {
+	for end := time.Now().Add(carrierWait); ; time.Sleep(time.Millisecond) {
+		l, err := c.ByIndex(index)
+		if err != nil {
+			return err
+		}
+		if l.Alive || time.Now().After(end) {
+			return nil
+		}
+	}
 }

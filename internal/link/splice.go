@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,9 +47,11 @@ func (c *Conn) redirect(from, to Link) error {
 	if err := c.unredirect(from.Index); err != nil {
 		return err
 	}
-	// A u32 filter without keys matches every frame.
+	// A selector without keys matches every frame. With a key, even one of
+	// mask 0, frames with fewer than four octets of payload would not match.
 	err := c.h.FilterAdd(&netlink.U32{
 		FilterAttrs: ingressFilter(from.Index),
+		Sel:         &netlink.TcU32Sel{Flags: nl.TC_U32_TERMINAL},
 		Actions:     []netlink.Action{netlink.NewMirredAction(to.Index)},
 	})
 	if err != nil {

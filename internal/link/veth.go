@@ -31,7 +31,7 @@ func (c *Conn) AddVeth(v Veth) (host, peer Link, err error) {
 	}
 	defer pc.Close()
 	nl := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: v.Host, MTU: v.MTU, TxQLen: -1, Alias: v.Owner.String()},
+		LinkAttrs:     netlink.LinkAttrs{Name: v.Host, MTU: v.MTU, TxQLen: -1},
 		PeerName:      v.Peer,
 		PeerNamespace: netlink.NsFd(v.PeerNS.FD),
 	}
@@ -42,15 +42,17 @@ func (c *Conn) AddVeth(v Veth) (host, peer Link, err error) {
 		return host, peer, fmt.Errorf("add veth %s: %w", v.Host, c.vethError(err, pc, v))
 	}
 	if host, err = c.ByName(v.Host); err == nil {
-		if peer, err = pc.ByName(v.Peer); err == nil {
-			err = pc.Mark(peer.Index, v.Owner)
+		if err = c.Mark(host.Index, v.Owner); err == nil {
+			if peer, err = pc.ByName(v.Peer); err == nil {
+				err = pc.Mark(peer.Index, v.Owner)
+			}
 		}
 	}
 	if err != nil {
 		_ = c.h.LinkDel(nl)
 		return Link{}, Link{}, fmt.Errorf("add veth %s: %w", v.Host, err)
 	}
-	peer.Owner = v.Owner
+	host.Owner, peer.Owner = v.Owner, v.Owner
 	return host, peer, nil
 }
 

@@ -30,7 +30,7 @@ type Device struct {
 func (d *Device) Close() error { return unix.Close(d.FD) }
 
 // Open opens the interface called name in the calling thread's namespace. With
-// noGSO only plain frames pass. The error wraps link.ErrNotFound or
+// noGSO only plain frames are sent; what is received may be GSO frames still. The error wraps link.ErrNotFound or
 // fs.ErrPermission. It needs CAP_NET_RAW.
 func Open(name string, noGSO bool) (*Device, error) {
 	d, err := open(name, noGSO)
@@ -67,11 +67,19 @@ func open(name string, noGSO bool) (*Device, error) {
 }
 
 func (d *Device) setUp(noGSO bool) error {
-	if !noGSO && unix.SetsockoptInt(d.FD, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil {
+	// Received frames may be GSO frames and lack their checksum whatever we
+	// ask for; without the header nobody could tell.
+	if unix.SetsockoptInt(d.FD, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil {
 		d.VNetHdr = offload.HeaderLen
+	}
+	if d.VNetHdr > 0 && !noGSO {
 		// The kernel segments and completes whatever the interface itself can't.
 		d.Offloads = frame.OffloadChecksum | frame.OffloadTSO4 | frame.OffloadTSO6 |
 			frame.OffloadUSO4 | frame.OffloadUSO6 | frame.OffloadECN
+	} else {
+		// Speed only. On this way the kernel discards a frame that it would
+		// have to segment or complete, so it is for plain frames.
+		_ = unix.SetsockoptInt(d.FD, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
 	}
 	for _, o := range []struct {
 		name string
@@ -84,8 +92,7 @@ func (d *Device) setUp(noGSO bool) error {
 			return fmt.Errorf("set %s: %w", o.name, err)
 		}
 	}
-	// Speed only: without these the port works all the same.
-	_ = unix.SetsockoptInt(d.FD, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+	// A smaller buffer than asked for is good enough.
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(d.FD, unix.SOL_SOCKET, o[0], bufferSize) != nil {
 			_ = unix.SetsockoptInt(d.FD, unix.SOL_SOCKET, o[1], bufferSize)

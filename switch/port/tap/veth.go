@@ -69,7 +69,9 @@ func openVeth(ns *netns.Handle, r VethRequest) (*Veth, error) {
 		return nil, err
 	}
 	if err = v.splice(c, r); err == nil && r.Adopt == "" {
-		err = v.configure(ns, r)
+		if err = v.configure(ns, r); err == nil && r.Settings.Up {
+			err = c.AwaitCarrier(v.HostEnd.Index)
+		}
 	}
 	if err != nil && made {
 		_ = c.Delete(v.HostEnd.Name, r.Owner)
