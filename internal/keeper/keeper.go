@@ -109,7 +109,7 @@ func open(o Options) (*keeper, error) {
 		return nil, err
 	}
 	if o.Devices == nil {
-		o.Devices = machine(o.Instance, o.Log)
+		o.Devices = machine{instance: o.Instance}
 	}
 	exe, err := openExecutable("/proc/self/exe")
 	if err != nil {

@@ -9,6 +9,9 @@ import (
 	"net"
 	"os"
 
+	"github.com/tapestry-net/tapestry/internal/link"
+	"github.com/tapestry-net/tapestry/internal/netns"
+	"github.com/tapestry-net/tapestry/switch/port/tap"
 	"golang.org/x/sys/unix"
 )
 
@@ -192,9 +195,13 @@ func toError(err error) *Error {
 		e.Hint = "raise the limit of open files (LimitNOFILE= of the service, ulimit -n); a port takes one in each of two processes"
 	case errors.Is(err, os.ErrPermission):
 		e.Code, e.Hint = CodeNotPermitted, "run as root or give the binary cap_net_admin, cap_net_raw and cap_sys_admin"
+	case errors.Is(err, netns.ErrNotFound) || errors.Is(err, link.ErrNotFound) || errors.Is(err, tap.ErrGone):
+		e.Code = CodeNotFound
 	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV):
 		e.Code = CodeNotFound
-	case errors.Is(err, os.ErrExist) || errors.Is(err, unix.EBUSY):
+	case errors.Is(err, netns.ErrInvalid):
+		e.Code = CodeInvalid
+	case errors.Is(err, link.ErrConflict) || errors.Is(err, os.ErrExist) || errors.Is(err, unix.EBUSY):
 		e.Code = CodeConflict
 	}
 	return e
