@@ -1,0 +1,269 @@
+package integration_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
+
+// patience bounds every wait for something that the system does by itself.
+const patience = 20 * time.Second
+
+// binary builds the program once for all tests of the package.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tapestry-test")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "tapestry")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// node is one running switch.
+type node struct {
+	t      *testing.T
+	bin    string
+	dir    string
+	config string // path of its file
+	socket string
+	state  string
+	keeper *exec.Cmd
+	log    *syncBuffer
+	exited chan error
+}
+
+// start runs a switch with the given file and waits until it forwards. What it
+// logs is shown when the test fails.
+func start(t *testing.T, config string) *node {
+	t.Helper()
+	n := prepare(t, config)
+	n.up()
+	return n
+}
+
+// prepare makes the folder of a switch that is not running yet.
+func prepare(t *testing.T, config string) *node {
+	t.Helper()
+	netnstest.Require(t, "netns", "tun")
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	n := &node{t: t, bin: bin, dir: dir, config: filepath.Join(dir, "tapestry.yaml"),
+		socket: filepath.Join(dir, "s"), state: filepath.Join(dir, "state")}
+	n.write(config)
+	return n
+}
+
+// write replaces the switch's file.
+func (n *node) write(config string) {
+	n.t.Helper()
+	if err := os.WriteFile(n.config, []byte(config), 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// up starts the switch and waits for its line `ready`.
+func (n *node) up() {
+	n.t.Helper()
+	if err := n.tryUp(); err != nil {
+		n.t.Fatalf("tapestry up: %v\n%s", err, n.log)
+	}
+}
+
+func (n *node) tryUp() error {
+	n.log = &syncBuffer{}
+	n.keeper = exec.Command(n.bin, "up", "-c", n.config, "--socket", n.socket, "--state", n.state)
+	n.keeper.Stderr = n.log
+	out, err := n.keeper.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := n.keeper.Start(); err != nil {
+		return err
+	}
+	ready := make(chan error, 1)
+	n.exited = make(chan error, 1)
+	go func(cmd *exec.Cmd, exited chan error) {
+		line, err := bufio.NewReader(out).ReadString('\n')
+		if err == nil && line != "ready\n" {
+			err = fmt.Errorf("said %q instead of ready", line)
+		}
+		ready <- err
+		_, _ = io.Copy(io.Discard, out)
+		exited <- cmd.Wait()
+	}(n.keeper, n.exited)
+	n.t.Cleanup(n.down)
+	select {
+	case err := <-ready:
+		if err != nil {
+			return errors.Join(err, <-n.exited)
+		}
+		return nil
+	case <-time.After(patience):
+		return errors.New("not ready in time")
+	}
+}
+
+// down stops the switch with SIGTERM, if it runs, and demands a clean end.
+func (n *node) down() {
+	n.t.Helper()
+	if n.keeper == nil {
+		return
+	}
+	_ = n.keeper.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-n.exited:
+		if err != nil {
+			n.t.Errorf("tapestry up ended with %v\n%s", err, n.log)
+		}
+	case <-time.After(patience):
+		_ = n.keeper.Process.Kill()
+		n.t.Errorf("tapestry up did not end after SIGTERM\n%s", n.log)
+	}
+	n.keeper = nil
+	if n.t.Failed() {
+		n.t.Logf("log of the switch:\n%s", n.log)
+	}
+}
+
+// kill ends keeper and worker with SIGKILL, as a power cut would.
+func (n *node) kill() {
+	n.t.Helper()
+	worker := n.workerPID()
+	_ = n.keeper.Process.Kill()
+	_ = syscall.Kill(worker, syscall.SIGKILL)
+	<-n.exited
+	n.keeper = nil
+	n.until("the worker is gone", func() bool { return syscall.Kill(worker, 0) != nil })
+}
+
+// workerPID is the process that forwards.
+func (n *node) workerPID() int {
+	n.t.Helper()
+	var s struct{ PID int }
+	n.json(&s, "stats")
+	if s.PID == 0 {
+		n.t.Fatal("stats names no pid")
+	}
+	return s.PID
+}
+
+// cli runs a command that must succeed and returns its standard output.
+func (n *node) cli(args ...string) string {
+	n.t.Helper()
+	out, errText, code := n.try(args...)
+	if code != 0 {
+		n.t.Fatalf("tapestry %s: exit %d\n%s%s", strings.Join(args, " "), code, out, errText)
+	}
+	return out
+}
+
+// try runs a command and returns both outputs and the exit code.
+func (n *node) try(args ...string) (stdout, stderr string, code int) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, n.bin, append([]string{"--socket", n.socket}, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		n.t.Fatalf("tapestry %s: %v", strings.Join(args, " "), err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// json runs a command with --json and decodes its document.
+func (n *node) json(into any, args ...string) {
+	n.t.Helper()
+	out := n.cli(append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		n.t.Fatalf("tapestry %s --json: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// until waits for something that the system does by itself.
+func (n *node) until(what string, ok func() bool) {
+	n.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for !ok() {
+		select {
+		case <-poll.C:
+		case <-deadline.C:
+			n.t.Fatalf("waited %v in vain: %s\n%s", patience, what, n.log)
+		}
+	}
+}
+
+// portState is the state and reason of one port.
+func (n *node) portState(name string) (state, reason string) {
+	n.t.Helper()
+	var ports []struct{ Name, State, Reason string }
+	n.json(&ports, "port", "ls")
+	for _, p := range ports {
+		if p.Name == name {
+			return p.State, p.Reason
+		}
+	}
+	return "missing", ""
+}
+
+// ping demands that every one of count packets comes back.
+func ping(t *testing.T, from *netnstest.NS, to string, count int, more ...string) {
+	t.Helper()
+	netnstest.Require(t, "ping")
+	args := append([]string{"ping", "-n", "-q", "-c", fmt.Sprint(count), "-i", "0.02", "-W", "2"}, more...)
+	out, err := from.Try(append(args, to)...)
+	if err != nil || !strings.Contains(out, " 0% packet loss") {
+		t.Fatalf("ping %s: %v\n%s", to, err, out)
+	}
+}
+
+// syncBuffer collects what a process writes while the test reads it.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+// String returns what was written so far.
+func (s *syncBuffer) String() string {
+	if s == nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
