@@ -194,6 +194,9 @@ func verdictLine(d frame.Verdict, copies []Copy) string {
 		}
 	}
 	s := fmt.Sprintf("%v, %d copies", d.Reason, len(copies)-refused)
+	if len(copies)-refused == 1 {
+		s = fmt.Sprintf("%v, 1 copy", d.Reason)
+	}
 	if refused > 0 {
 		s += fmt.Sprintf(", %d refused", refused)
 	}
