@@ -101,7 +101,10 @@ func gsoFrame(t *rapid.T, tb testing.TB) frame.Frame {
 
 func TestSegmentMatchesSlow(t *testing.T) { rapid.Check(t, segmentMatchesSlow(t)) }
 
-func FuzzSegment(f *testing.F) { f.Fuzz(rapid.MakeFuzz(segmentMatchesSlow(f))) }
+func FuzzSegment(f *testing.F) {
+	f.Add(random(16<<10, 1)) // draws enough for many frames
+	f.Fuzz(func(t *testing.T, b []byte) { rapid.MakeFuzz(segmentMatchesSlow(t))(t, b) })
+}
 
 func segmentMatchesSlow(t testing.TB) func(*rapid.T) {
 	e := offload.NewEgress()
@@ -226,7 +229,10 @@ func byFlow(frames []frame.Frame) map[uint32][][]byte {
 
 func TestCoalesceRoundTrip(t *testing.T) { rapid.Check(t, coalesceRoundTrip(t)) }
 
-func FuzzCoalesce(f *testing.F) { f.Fuzz(rapid.MakeFuzz(coalesceRoundTrip(f))) }
+func FuzzCoalesce(f *testing.F) {
+	f.Add(random(16<<10, 1)) // draws enough for many frames
+	f.Fuzz(func(t *testing.T, b []byte) { rapid.MakeFuzz(coalesceRoundTrip(t))(t, b) })
+}
 
 // coalesceRoundTrip: cutting what was coalesced restores every octet and the
 // order within each flow, damage included.
