@@ -32,7 +32,6 @@ type rig struct {
 
 	mu     sync.Mutex
 	events []vswitch.Event
-	manual bool
 }
 
 func newTable(t testing.TB, limit int) *fdb.Table {
