@@ -1,0 +1,25 @@
+// Command tapestry runs a switch for containers and speaks to a running one.
+//
+// It holds flags, exit codes and printing: one file a command group. What the
+// commands do is done by the daemon, through internal/api.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() { os.Exit(run()) }
+
+// run is main with an exit code; tests call it as the program.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c := &cli{out: os.Stdout, err: os.Stderr}
+	return c.exit(c.root().ExecuteContext(ctx))
+}
