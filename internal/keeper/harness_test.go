@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv(keeperVar) != "":
 		os.Exit(keeperMain(os.Getenv(keeperVar)))
 	}
-	os.Exit(m.Run())
+	os.Exit(netnstest.Main(m))
 }
 
 // workerMain sends its descriptor and waits until the test lets it go.
@@ -169,9 +170,15 @@ func copyFile(t testing.TB, from, to string) {
 	}
 }
 
-// run starts a keeper inside the test's process.
+// run starts a keeper and returns its first worker.
 func (b *bed) run() *worker {
 	b.t.Helper()
+	b.start()
+	return b.next()
+}
+
+// start starts a keeper inside the test's process.
+func (b *bed) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	result, ended := make(chan error, 1), make(chan struct{})
 	b.cancel, b.result = cancel, result
@@ -183,7 +190,6 @@ func (b *bed) run() *worker {
 		cancel()
 		<-ended
 	})
-	return b.next()
 }
 
 // stop ends the keeper and returns what Run did.
