@@ -125,7 +125,10 @@ func (l *loop) transmit(o *outlist) {
 			refused += r
 			bytes -= min(bytes, b)
 		} else if n == 0 {
-			panic("vswitch: offload plan stands still")
+			n = len(in) // Plan always goes on; if it should not, these are lost
+			refused += n
+			l.refuse(p, frame.TransmitRefused, n)
+			o.note(l, at, n, frame.TransmitRefused)
 		}
 		at += n
 		in = in[n:]

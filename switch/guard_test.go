@@ -158,6 +158,9 @@ func TestReflectorIsCutAndTriedAgain(t *testing.T) {
 	if first.Port != 2 || first.MAC != mac(1) || first.VID != 10 {
 		t.Errorf("event: got %+v, want port 2, station 1, VLAN 10", first)
 	}
+	if s, _ := r.sw.PortStats(2); !s.Cut {
+		t.Error("the state of port 2 does not say that it is cut")
+	}
 	r.heard()
 	advance(time.Second)
 	r.expect("to a cut port", 1, eth(frame.Broadcast, mac(1)), 3)

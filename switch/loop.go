@@ -233,9 +233,11 @@ func (l *loop) receive(v *view, p *port, polled uint32) {
 			err = errSilent
 		}
 	}
-	if err != nil && p.line.dead.CompareAndSwap(false, true) {
+	if err != nil {
 		// A dead descriptor polls readable for ever.
 		l.unwatch(p)
+		p.line.cause = err
+		p.line.dead.Store(true)
 		l.sw.emit(Event{Time: l.wall, Kind: EventPortDown, Port: p.id, Err: err})
 	}
 }

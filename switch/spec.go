@@ -53,7 +53,8 @@ type Port struct {
 	// 0 = untagged frames are refused. An access port has Native and no Tagged.
 	Native frame.VID
 	// Tagged are the networks whose frames are tagged on this port. A port with
-	// none is an access port and refuses tagged frames.
+	// none is an access port and refuses tagged frames; any other takes those of
+	// its native network tagged as well, and sends them untagged.
 	Tagged []frame.VID
 
 	Isolated bool

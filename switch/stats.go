@@ -19,6 +19,11 @@ type PortStats struct {
 	// Drops counts frames that came in by the port and were dropped, and copies
 	// that should have left by it and were refused.
 	Drops [frame.NumReasons]uint64
+	// Down is why the queue can deliver no more, nil while it can: the state
+	// behind EventPortDown, for those whom the event may not have reached.
+	Down error
+	// Cut is set while the loop guard holds the port apart.
+	Cut bool
 }
 
 // Stats are the totals of the switch since New. When no batch is under way

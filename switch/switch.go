@@ -290,11 +290,16 @@ func (s *Switch) age() {
 	}
 }
 
-// PortStats returns the counters of a port of the present spec.
+// PortStats returns the counters and the state of a port of the present spec.
 func (s *Switch) PortStats(id frame.PortID) (PortStats, bool) {
 	p := s.view.Load().port(id)
 	if p == nil {
 		return PortStats{}, false
 	}
-	return p.count.sum(), true
+	c := p.count.sum()
+	if p.line != nil && p.line.dead.Load() {
+		c.Down = p.line.cause
+	}
+	c.Cut = p.state.fence.cut.Load()
+	return c, true
 }

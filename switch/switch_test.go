@@ -119,6 +119,9 @@ func TestDeadPortIsToldOnceAndHealed(t *testing.T) {
 	if e := r.event(vswitch.EventPortDown); e.Port != 2 || !errors.Is(e.Err, gone) {
 		t.Errorf("event: got %+v, want port 2 and the cause", e)
 	}
+	if s, _ := r.sw.PortStats(2); !errors.Is(s.Down, gone) {
+		t.Errorf("state: got down %v, want %v", s.Down, gone)
+	}
 	wakeups := r.sw.Stats().Wakeups
 	r.expect("past the dead port", 1, eth(frame.Broadcast, mac(1)), 3)
 	if got := r.drops(2, frame.EgressDown); got != 1 {

@@ -72,6 +72,7 @@ type port struct {
 type line struct {
 	queue Queue
 	dead  atomic.Bool // Receive has failed for good
+	cause error       // why; written before dead is set
 	empty int         // wake-ups in a row that brought nothing; for the receiving loop only
 }
 
