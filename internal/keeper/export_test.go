@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,6 +83,9 @@ func (b *Bench) Feed(t testing.TB, msg []byte) bool {
 	r, bad := decode(msg)
 	b.k.serve(b.w, r, bad)
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxFDs))
+	if err := b.to.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	got, fds, err := receive(b.to, buf, oob)
 	if err != nil {
 		t.Fatalf("no answer to %q: %v", msg, err)
