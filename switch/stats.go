@@ -46,7 +46,7 @@ type Stats struct {
 
 	Wakeups    uint64        // polls that found something to do
 	Spins      uint64        // empty polls before sleeping
-	SpinTime   time.Duration // spent in empty polls
+	SpinTime   time.Duration // from the first empty poll to work or sleep; others may have had the core
 	Writes     uint64        // frames handed to queues, after coalescing and segmenting
 	Coalesced  uint64        // copies that left inside another's GSO frame
 	Segmented  uint64        // GSO frames cut for an egress that carries none
