@@ -1,19 +1,17 @@
 package main
 
 import (
-	"errors"
-	"io/fs"
-	"os"
-
 	"github.com/spf13/cobra"
 
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/probe"
 )
 
 // finding is one thing that doctor looked at.
 type finding struct {
 	What string `json:"what"`
 	OK   bool   `json:"ok"`
+	Note bool   `json:"note"` // works, with less comfort
 	Hint string `json:"hint"` // the command that mends it
 }
 
@@ -41,30 +39,31 @@ func (c *cli) doctor() *cobra.Command {
 func (c *cli) printFindings(list []finding) {
 	for _, f := range list {
 		mark := "ok  "
-		if !f.OK {
+		switch {
+		case !f.OK:
 			mark = "BAD "
+		case f.Note:
+			mark = "note"
 		}
 		c.printf("%s  %s\n", mark, f.What)
-		if f.Hint != "" && !f.OK {
+		if f.Hint != "" && (f.Note || !f.OK) {
 			c.printf("      mend: %s\n", f.Hint)
 		}
 	}
 }
 
-// machine looks at what a switch on this machine would need.
+// machine looks at what a switch on this machine would need. What only makes it
+// slower, or lets ordinary users run labs, is a note.
 func machine() []finding {
-	tun := finding{What: "/dev/net/tun opens", OK: true}
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	switch {
-	case err == nil:
-		f.Close()
-	case errors.Is(err, fs.ErrPermission):
-		tun = finding{What: "/dev/net/tun may not be opened by this user", Hint: "sudo chmod 0666 /dev/net/tun"}
-	default:
-		tun = finding{What: "/dev/net/tun: " + err.Error(),
-			Hint: "sudo modprobe tun; sudo mkdir -p /dev/net; sudo mknod -m 0666 /dev/net/tun c 10 200"}
+	r := probe.Run()
+	var list []finding
+	for _, f := range []probe.Finding{r.NetAdmin, r.SysAdmin, r.Namespace, r.TUN} {
+		list = append(list, finding{What: f.Text, OK: f.Answer == probe.Yes, Hint: f.Cure})
 	}
-	return []finding{tun}
+	for _, f := range []probe.Finding{r.NetRaw, r.UserNS, r.VNetHdr, r.GSOWrite, r.TC, r.PacketVNet} {
+		list = append(list, finding{What: f.Text, OK: true, Note: f.Answer != probe.Yes, Hint: f.Cure})
+	}
+	return list
 }
 
 // running asks the switch, if there is one.

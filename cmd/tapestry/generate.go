@@ -11,12 +11,14 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
 // generated are the files printed from the code, by their names in docs/.
 var generated = map[string]func(w io.Writer, root *cobra.Command) error{
 	"CLI.md":     writeCLI,
+	"CONFIG.md":  func(w io.Writer, _ *cobra.Command) error { return config.WriteReference(w) },
 	"REASONS.md": writeReasons,
 }
 

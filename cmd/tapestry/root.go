@@ -73,7 +73,7 @@ be reached, 4 not permitted, 5 not found, 6 conflict.`,
 // commands are all that the program does.
 func (c *cli) commands() []*cobra.Command {
 	return []*cobra.Command{
-		c.up(), c.worker(), c.apply(), c.upgrade(),
+		c.up(), c.worker(), c.check(), c.apply(), c.upgrade(),
 		c.status(), c.stats(), c.events(), c.doctor(),
 		c.networkGroup(), c.portGroup(), c.attach(), c.detach(), c.fdbGroup(), c.explain(),
 		c.completion(), c.version(), c.generate(),
@@ -119,7 +119,7 @@ func (c *cli) exit(err error) int {
 	if err == nil {
 		return 0
 	}
-	e := api.AsError(err)
+	e := api.AsError(invalid(err))
 	fmt.Fprintf(c.err, "tapestry: %s\n", cleanLines(e.Msg))
 	if e.Hint != "" {
 		fmt.Fprintf(c.err, "hint: %s\n", cleanLines(e.Hint))
