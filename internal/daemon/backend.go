@@ -1,0 +1,359 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/capture/dissect"
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/api"
+	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+var _ api.Backend = (*Daemon)(nil)
+
+// Status implements api.Backend.
+func (d *Daemon) Status() api.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := api.Status{
+		Host: d.eff.Host, Version: d.version, Ready: true, Networks: len(d.eff.Networks),
+		FDB:      api.FDBStatus{Entries: d.table.Len(), Limit: d.table.Limit()},
+		Problems: []api.Problem{},
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.ports)) {
+		p := d.ports[name]
+		if p.up() && p.cut == "" {
+			s.Ports.Up++
+			continue
+		}
+		s.Ports.Down++
+		s.Problems = append(s.Problems, p.problem())
+	}
+	if s.FDB.Entries*10 >= s.FDB.Limit*9 {
+		s.Problems = append(s.Problems, api.Problem{
+			What: fmt.Sprintf("the FDB holds %d of %d entries: the port with the most loses some to newcomers", s.FDB.Entries, s.FDB.Limit),
+			Hint: "raise fdb_limit, or see `tapestry port ls` for who owns them",
+		})
+	}
+	return s
+}
+
+func (p *port) problem() api.Problem {
+	if p.cut != "" {
+		return api.Problem{What: p.cut, Hint: "take the second path between its networks away; the port opens by itself"}
+	}
+	return api.Problem{What: fmt.Sprintf("port %s is down: %s", p.name, p.reason), Hint: p.hint}
+}
+
+// Stats implements api.Backend.
+func (d *Daemon) Stats() api.Stats {
+	t := d.sw.Stats()
+	c := d.table.Counters()
+	s := api.Stats{
+		PID: os.Getpid(), UptimeS: int64(time.Since(d.started).Seconds()),
+		Generation: d.generation, RxFrames: t.RxFrames, Verdicts: map[string]uint64{},
+		Copies: api.Copies{Sent: t.Sent, Refused: t.Refused}, Drops: drops(&t.Drops),
+		Loop: api.LoopStats{
+			Loops: t.Loops, Wakeups: t.Wakeups, Spins: t.Spins, Writes: t.Writes,
+			Coalesced: t.Coalesced, Segmented: t.Segmented, Moves: t.Moves, Evicted: c.Evicted,
+		},
+	}
+	for a := range frame.NumActions {
+		s.Verdicts[a.String()] = t.Verdicts[a]
+	}
+	d.mu.Lock()
+	s.Host = d.eff.Host
+	d.mu.Unlock()
+	return s
+}
+
+func drops(n *[frame.NumReasons]uint64) api.Drops {
+	out := api.Drops{}
+	for r, v := range n {
+		if v > 0 && frame.Reason(r).IsDrop() {
+			out[frame.Reason(r).String()] = v
+		}
+	}
+	return out
+}
+
+// Networks implements api.Backend.
+func (d *Daemon) Networks() []api.Network {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []api.Network{}
+	for _, name := range slices.Sorted(maps.Keys(d.eff.Networks)) {
+		n := d.eff.Networks[name]
+		row := api.Network{
+			Name: name, VLAN: int(d.st.VLANs[name]), VNI: n.VNI, MTU: n.MTU, Encrypt: string(n.Encrypt),
+			Ageing: int(duration(n.Ageing).Seconds()), Ports: []string{}, Peers: []string{},
+			Entries: d.table.VIDLen(d.st.VLANs[name]),
+		}
+		for _, port := range slices.Sorted(maps.Keys(d.eff.Ports)) {
+			if slices.Contains(d.eff.Ports[port].Networks(), name) {
+				row.Ports = append(row.Ports, port)
+			}
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// Ports implements api.Backend.
+func (d *Daemon) Ports() []api.Port {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []api.Port{}
+	for _, name := range slices.Sorted(maps.Keys(d.ports)) {
+		out = append(out, d.portRow(name))
+	}
+	return out
+}
+
+// portRow is one row of `port ls`. The caller holds mu.
+func (d *Daemon) portRow(name string) api.Port {
+	p, c := d.ports[name], d.eff.Ports[name]
+	n, _ := d.sw.PortStats(p.id)
+	row := api.Port{
+		Name: name, ID: p.id, Kind: c.Kind(), Device: p.device(), Netns: p.req.Netns, State: "up",
+		Network: c.Access, Trunk: slices.Clone(c.Trunk), Native: c.Native, MTU: p.req.MTU, MAC: p.mac(),
+		Addresses: []string{}, Origin: "config", Offloads: offloads(p), Entries: d.table.PortLen(p.id),
+		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops), Restarts: p.heals, Since: p.since,
+	}
+	if row.Trunk == nil {
+		row.Trunk = []string{}
+	}
+	if row.Network == "" {
+		row.Network = c.Native
+	}
+	if !p.up() {
+		row.State, row.Reason = "down", p.reason
+	} else if p.cut != "" {
+		row.State, row.Reason = "down", p.cut
+	}
+	if d.st.Ports[name].Attached != "" {
+		row.Origin = "attach"
+	}
+	for _, a := range p.req.Addresses {
+		row.Addresses = append(row.Addresses, a.String())
+	}
+	return row
+}
+
+// device is the interface's name as its namespace knows it.
+func (p *port) device() string {
+	return cmp.Or(p.reply.Device, p.req.Ifname, p.req.Device, p.req.Adopt)
+}
+
+func (p *port) mac() string {
+	if !p.reply.MAC.IsZero() {
+		return p.reply.MAC.String()
+	}
+	if !p.req.MAC.IsZero() {
+		return p.req.MAC.String()
+	}
+	return ""
+}
+
+func offloads(p *port) []string {
+	out := []string{}
+	if p.queue == nil {
+		return out
+	}
+	o := p.queue.Offloads()
+	for _, f := range []struct {
+		bit  frame.Offloads
+		name string
+	}{
+		{frame.OffloadChecksum, "csum"}, {frame.OffloadTSO4, "tso4"}, {frame.OffloadTSO6, "tso6"},
+		{frame.OffloadUSO4, "uso4"}, {frame.OffloadUSO6, "uso6"},
+	} {
+		if o.Has(f.bit) {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// FDB implements api.Backend.
+func (d *Daemon) FDB() []api.Entry {
+	return d.entries(func(fdb.Entry) bool { return true })
+}
+
+// entries lists the table's entries that keep selects, by network and address.
+func (d *Daemon) entries(keep func(fdb.Entry) bool) []api.Entry {
+	n, now := *d.names.Load(), tick()
+	out := []api.Entry{}
+	d.table.Walk(func(e fdb.Entry) bool {
+		if !keep(e) {
+			return true
+		}
+		row := api.Entry{
+			Network: n.network(e.VID), VLAN: int(e.VID), MAC: e.MAC, Port: n.port(e.Port),
+			Kind: "dynamic", AgeS: int(e.Age(now).Seconds()), Moves: e.Moves,
+		}
+		if e.Static {
+			row.Kind = "static"
+		}
+		out = append(out, row)
+		return true
+	})
+	slices.SortFunc(out, func(a, b api.Entry) int {
+		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC.Uint64(), b.MAC.Uint64()))
+	})
+	return out
+}
+
+// tick is the filtering database's present.
+func tick() fdb.Tick {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return 0 // cannot happen: the clock exists since Linux 2.6
+	}
+	return fdb.TickAt(time.Duration(ts.Nano()))
+}
+
+// History implements api.Backend.
+func (d *Daemon) History(limit int) []api.Taught { return d.taught(d.table.History(limit)) }
+
+// Why implements api.Backend.
+func (d *Daemon) Why(mac string) (api.Why, error) {
+	m, err := frame.ParseMAC(mac)
+	if err != nil {
+		return api.Why{}, &api.Error{Code: 2, Msg: err.Error()}
+	}
+	w := api.Why{MAC: m, Entries: d.entries(func(e fdb.Entry) bool { return e.MAC == m }), History: d.taught(d.table.HistoryOf(m))}
+	if len(w.Entries)+len(w.History) == 0 {
+		return w, &api.Error{Code: 5, Msg: fmt.Sprintf("%s is not in the FDB, and the history does not reach back to it", m),
+			Hint: "`tapestry fdb ls` lists the addresses that are known"}
+	}
+	return w, nil
+}
+
+func (d *Daemon) taught(records []fdb.Record) []api.Taught {
+	n := *d.names.Load()
+	out := make([]api.Taught, 0, len(records))
+	for _, r := range records {
+		row := api.Taught{
+			Time: time.Unix(0, r.Wall), Event: r.Event.String(), Network: n.network(r.VID), VLAN: int(r.VID),
+			MAC: r.MAC, Port: n.port(r.Port), OldPort: n.port(r.Old), Head: hex.EncodeToString(r.Head), Missed: r.Missed,
+		}
+		if len(r.Head) > 0 {
+			row.Frame = fmt.Sprintf("%s (%d octets)", dissect.Line(r.Head), r.Len)
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// Flush implements api.Backend.
+func (d *Daemon) Flush(r api.FlushRequest) (api.FlushReply, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var f fdb.Filter
+	if r.Network != "" {
+		if f.VID = d.st.VLANs[r.Network]; f.VID == 0 {
+			return api.FlushReply{}, d.noNetwork(r.Network)
+		}
+	}
+	if r.Port != "" {
+		p, ok := d.ports[r.Port]
+		if !ok {
+			return api.FlushReply{}, d.noPort(r.Port)
+		}
+		f.Port = p.id
+	}
+	if r.MAC != "" {
+		m, err := frame.ParseMAC(r.MAC)
+		if err != nil {
+			return api.FlushReply{}, &api.Error{Code: 2, Msg: err.Error()}
+		}
+		f.MAC = m
+	}
+	return api.FlushReply{Removed: d.table.Flush(f)}, nil
+}
+
+func (d *Daemon) noNetwork(name string) error {
+	return &api.Error{Code: 5, Msg: fmt.Sprintf("no network %q", clip(name)), Hint: "networks: " + strings.Join(slices.Sorted(maps.Keys(d.eff.Networks)), ", ")}
+}
+
+func (d *Daemon) noPort(name string) error {
+	return &api.Error{Code: 5, Msg: fmt.Sprintf("no port %q", clip(name)), Hint: "`tapestry port ls` lists the ports"}
+}
+
+// clip keeps what a user wrote short enough for a message.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}
+
+// Explain implements api.Backend.
+func (d *Daemon) Explain(r api.ExplainRequest) (api.ExplainReply, error) {
+	data, err := hex.DecodeString(r.Hex)
+	if err != nil {
+		return api.ExplainReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("frame: %v", err), Hint: "give the frame's octets as hexadecimal digits"}
+	}
+	if len(data) > frame.MaxLen {
+		return api.ExplainReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("frame: %d octets are more than a frame can have (%d)", len(data), frame.MaxLen)}
+	}
+	d.mu.Lock()
+	p, ok := d.ports[r.In]
+	d.mu.Unlock()
+	if !ok {
+		return api.ExplainReply{}, d.noPort(r.In)
+	}
+	x := d.sw.Explain(p.id, data, frame.GSO{})
+	n := *d.names.Load()
+	out := api.ExplainReply{Action: x.Verdict.Action, Reason: x.Verdict.Reason, VLAN: int(x.Verdict.VID), Out: []api.Egress{}}
+	for _, s := range x.Steps {
+		out.Steps = append(out.Steps, api.Step(s))
+	}
+	for _, c := range x.Copies {
+		out.Out = append(out.Out, api.Egress{Port: n.port(c.Port), Tag: tagText(c.Tag), Reason: refusedText(c)})
+	}
+	return out, nil
+}
+
+func tagText(t frame.Tag) string {
+	if !t.Present() {
+		return "untagged"
+	}
+	return fmt.Sprintf("tagged %d pcp %d", t.VID(), t.PCP())
+}
+
+func refusedText(c vswitch.Copy) string {
+	if c.Refused == frame.ReasonNone {
+		return ""
+	}
+	return c.Refused.String()
+}
+
+// Events implements api.Backend.
+func (d *Daemon) Events(ctx context.Context, kinds []string) <-chan api.Event {
+	return d.hub.subscribe(ctx, kinds)
+}
+
+// Upgrade implements api.Backend. When it returns without an error another
+// worker stands by, and this one ends as soon as the answer is out.
+func (d *Daemon) Upgrade(ctx context.Context) (api.UpgradeReply, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.keeper.Upgrade(ctx); err != nil {
+		return api.UpgradeReply{}, refusal("the worker in force goes on", err)
+	}
+	d.handOver()
+	return api.UpgradeReply{OldPID: os.Getpid(), Generation: d.generation + 1}, nil
+}

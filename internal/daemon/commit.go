@@ -1,0 +1,350 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// adopt puts the first desired state of this worker into force: ports that the
+// keeper holds are taken over, the others opened. A port that can't be opened is
+// down with its reason and tried again; it does not keep the others from
+// forwarding.
+func (d *Daemon) adopt(cfg *config.Config, st state, saved bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := st.assign(cfg); err != nil {
+		return err
+	}
+	d.cfg, d.st, d.eff = cfg, st, d.resolve(cfg, &st)
+	held, err := d.keeper.List()
+	if err != nil {
+		return err
+	}
+	d.takeOver(held)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Ports)) {
+		if d.ports[name] != nil {
+			continue
+		}
+		p := newPort(name, st.Ports[name].ID, request(d.eff, name))
+		d.ports[name] = p
+		if err := d.open(p); err != nil {
+			p.fail(err)
+			d.log.Warn("port is down", "port", name, "err", err)
+		}
+	}
+	if !saved {
+		if err := d.remember(cfg, &d.st); err != nil {
+			return err
+		}
+	}
+	if err := d.enforce(); err != nil {
+		return err
+	}
+	removed, err := d.keeper.Sweep(slices.Sorted(maps.Keys(cfg.Ports)))
+	if err != nil {
+		d.log.Warn("sweep leftovers", "err", err)
+	}
+	for _, name := range removed {
+		d.log.Info("removed a leftover interface", "device", name)
+	}
+	return nil
+}
+
+// takeOver uses the descriptors that the keeper holds for ports that are still
+// as they were opened, and closes the others.
+func (d *Daemon) takeOver(held []keeper.Held) {
+	for _, h := range held {
+		name := h.Request.Name
+		if _, wanted := d.eff.Ports[name]; !wanted {
+			closeFD(h.FD)
+			continue
+		}
+		req := request(d.eff, name)
+		p := newPort(name, d.st.Ports[name].ID, req)
+		if !sameRequest(h.Request, req) {
+			closeFD(h.FD) // opening it brings the differences into force
+			continue
+		}
+		if err := p.take(h.Reply, h.FD); err != nil {
+			p.fail(err)
+		}
+		d.ports[name] = p
+	}
+}
+
+// change is a desired state on its way into force. Each step that changes
+// something leaves behind how to undo it.
+type change struct {
+	cfg  *config.Config // as written
+	eff  *config.Config // resolved
+	st   state
+	undo []func()
+	gone []*port // closed and removed once the switch has let go of them
+}
+
+func (c *change) rollback() {
+	for _, f := range slices.Backward(c.undo) {
+		f()
+	}
+}
+
+// commit makes cfg the desired state: all or nothing. It returns the
+// differences, one line each. The caller holds mu.
+func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error) {
+	if err := config.Validate(cfg); err != nil {
+		return nil, invalid(err)
+	}
+	if err := supported(cfg); err != nil {
+		return nil, err
+	}
+	diff := config.Diff(d.cfg, cfg)
+	if len(diff) == 0 {
+		return nil, nil
+	}
+	c := &change{cfg: cfg, st: d.st.clone()}
+	if err := c.st.assign(cfg); err != nil {
+		return nil, err
+	}
+	c.eff = d.resolve(cfg, &c.st)
+	if edit != nil {
+		edit(&c.st)
+	}
+	if err := d.carryOut(c); err != nil {
+		c.rollback()
+		return nil, err
+	}
+	lines := make([]string, len(diff))
+	for i, x := range diff {
+		lines[i] = x.Text
+	}
+	d.log.Info("configuration changed", "changes", strings.Join(lines, "; "))
+	d.hub.publish(api.Event{Kind: "config", What: strings.Join(lines, "; ")})
+	return lines, nil
+}
+
+// carryOut is commit's sequence. Until the switch has the new spec everything
+// can be undone; after that nothing is left that could fail.
+func (d *Daemon) carryOut(c *change) error {
+	before := maps.Clone(d.ports)
+	c.undo = append(c.undo, func() {
+		d.ports = before
+		if err := d.enforce(); err != nil {
+			d.log.Error("the former state is not back in force", "err", err)
+		}
+	})
+	d.ports = maps.Clone(before)
+	for _, name := range slices.Sorted(maps.Keys(c.cfg.Ports)) {
+		if err := d.bring(c, name); err != nil {
+			return err
+		}
+	}
+	for name, p := range before {
+		if _, stays := c.cfg.Ports[name]; !stays {
+			delete(d.ports, name)
+			c.gone = append(c.gone, p)
+		}
+	}
+	old := d.st
+	if err := d.remember(c.cfg, &c.st); err != nil {
+		return err
+	}
+	c.undo = append(c.undo, func() {
+		if err := old.save(int(d.state.Fd())); err != nil {
+			d.log.Error("the saved state is ahead of the switch", "err", err)
+		}
+	})
+	oldCfg, oldEff := d.cfg, d.eff
+	d.cfg, d.eff, d.st = c.cfg, c.eff, c.st
+	c.undo = append(c.undo, func() {
+		d.cfg, d.eff, d.st = oldCfg, oldEff, old
+	})
+	if err := d.enforce(); err != nil {
+		return err
+	}
+	d.letGo(c.gone)
+	return nil
+}
+
+// bring makes one port of the new state ready: opened if it is new, changed in
+// place if its interface stays, replaced otherwise.
+func (d *Daemon) bring(c *change, name string) error {
+	req := request(c.eff, name)
+	old := d.ports[name]
+	if old != nil && old.id == c.st.Ports[name].ID && sameRequest(old.req, req) {
+		return nil
+	}
+	p := newPort(name, c.st.Ports[name].ID, req)
+	if old != nil && !sameInterface(old.req, req) {
+		if err := d.replace(c, old); err != nil {
+			return err
+		}
+	}
+	if err := d.open(p); err != nil {
+		return refusal(fmt.Sprintf("port %s", name), err)
+	}
+	d.ports[name] = p
+	c.undo = append(c.undo, func() { d.putBack(old, p) })
+	if old != nil {
+		c.gone = append(c.gone, &port{name: "", queue: old.queue, fd: old.fd})
+	}
+	if p.reply.NetnsID != 0 && strings.HasPrefix(req.Netns, "pid:") {
+		r := c.st.Ports[name]
+		r.NetnsID = p.reply.NetnsID
+		c.st.Ports[name] = r
+	}
+	return nil
+}
+
+// replace takes the interface of a port away, because the new one may need its
+// name. The switch lets go of it first.
+func (d *Daemon) replace(c *change, old *port) error {
+	if err := d.enforceWithout(old.name); err != nil {
+		return err
+	}
+	if err := d.keeper.Remove(old.name); err != nil {
+		return refusal(fmt.Sprintf("port %s: remove its old interface", old.name), err)
+	}
+	c.undo = append(c.undo, func() {
+		old.queue, old.fd = nil, -1
+		if err := d.open(old); err != nil {
+			old.fail(err)
+			d.log.Error("the former interface is not back", "port", old.name, "err", err)
+		}
+	})
+	return nil
+}
+
+// putBack undoes open for p: a new port is removed, a changed one set back.
+func (d *Daemon) putBack(old, p *port) {
+	p.close()
+	var err error
+	switch {
+	case old == nil:
+		err = d.keeper.Remove(p.name)
+	case sameInterface(old.req, p.req):
+		var fd int
+		if _, fd, err = d.keeper.Open(old.req); err == nil {
+			closeFD(fd)
+		}
+	default:
+		err = d.keeper.Remove(p.name)
+	}
+	if err != nil {
+		d.log.Error("undo of a change failed", "port", p.name, "err", err)
+	}
+}
+
+// letGo closes ports that the switch no longer knows and has their interfaces
+// removed. What fails is tried again by the sweep of the next start.
+func (d *Daemon) letGo(gone []*port) {
+	for _, p := range gone {
+		p.close()
+		if p.name == "" {
+			continue // only the descriptor was exchanged
+		}
+		if err := d.keeper.Remove(p.name); err != nil {
+			d.log.Error("remove interface", "port", p.name, "err", err)
+		}
+	}
+}
+
+// remember writes the desired state to disk: from here on it survives any crash.
+func (d *Daemon) remember(cfg *config.Config, st *state) error {
+	st.Config = string(cfg.Marshal())
+	if err := st.save(int(d.state.Fd())); err != nil {
+		return &api.Error{Code: 1, Msg: err.Error(), Hint: "make room in " + d.stateDir + " or make it writable; nothing was changed"}
+	}
+	return nil
+}
+
+// enforce gives the switch the spec of the desired state with the ports as they
+// are, and sets the static entries right.
+func (d *Daemon) enforce() error {
+	d.publishNames()
+	if err := d.sw.Apply(spec(d.eff, d.st.VLANs, d.ports)); err != nil {
+		return fmt.Errorf("switch: %w", err)
+	}
+	d.table.SetLimit(min(d.eff.FDBLimit, d.tableLimit))
+	return d.setStatics()
+}
+
+// enforceWithout takes one port's queue from the switch and closes it.
+func (d *Daemon) enforceWithout(name string) error {
+	p := d.ports[name]
+	if p == nil || p.queue == nil {
+		return nil
+	}
+	without := maps.Clone(d.ports)
+	down := *p
+	down.queue = nil
+	without[name] = &down
+	if err := d.sw.Apply(spec(d.eff, d.st.VLANs, without)); err != nil {
+		return fmt.Errorf("switch: %w", err)
+	}
+	p.close()
+	return nil
+}
+
+// setStatics makes the static entries of the table those of the desired state.
+func (d *Daemon) setStatics() error {
+	want := map[fdb.Key]*port{}
+	for _, e := range d.eff.FDB {
+		want[fdb.MakeKey(d.st.VLANs[e.Network], e.MAC)] = d.ports[e.Port]
+	}
+	var stale []fdb.Key
+	d.table.Walk(func(e fdb.Entry) bool {
+		k := fdb.MakeKey(e.VID, e.MAC)
+		if e.Static && want[k] == nil {
+			stale = append(stale, k)
+		}
+		return true
+	})
+	for _, k := range stale {
+		d.table.Delete(k)
+	}
+	var errs []error
+	for k, p := range want {
+		if p != nil {
+			errs = append(errs, d.table.AddStatic(k, p.id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) publishNames() {
+	n := &names{ports: map[frame.PortID]string{}, networks: map[frame.VID]string{}}
+	for name, r := range d.st.Ports {
+		n.ports[r.ID] = name
+	}
+	for name := range d.eff.Networks {
+		n.networks[d.st.VLANs[name]] = name
+	}
+	d.names.Store(n)
+}
+
+// resolve fills every default in and notes the VLANs that were chosen.
+func (d *Daemon) resolve(cfg *config.Config, st *state) *config.Config {
+	st.VLANs = config.AssignVLANs(cfg, st.VLANs)
+	return cfg.Resolved(d.hostname, st.VLANs)
+}
+
+// sameRequest reports whether a port opened by a would be opened by b alike.
+func sameRequest(a, b keeper.PortRequest) bool {
+	a.NetnsID, b.NetnsID, a.Reopen, b.Reopen = 0, 0, false, false
+	return reflect.DeepEqual(a, b)
+}
+
+// sameInterface reports whether b only changes settings of a's interface.
+func sameInterface(a, b keeper.PortRequest) bool {
+	return a.Kind == b.Kind && a.Netns == b.Netns && a.Ifname == b.Ifname && a.Adopt == b.Adopt && a.Device == b.Device && a.NoGSO == b.NoGSO
+}

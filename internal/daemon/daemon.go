@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// downDepth is how many ports may fail before the first has been seen to.
+const downDepth = 256
+
+// Daemon is the running worker. It implements api.Backend.
+type Daemon struct {
+	keeper     *keeper.Client
+	state      *os.File // the state directory
+	stateDir   string
+	generation uint64
+	version    string
+	hostname   string
+	started    time.Time
+	log        *slog.Logger
+
+	table      *fdb.Table
+	tableMem   []byte
+	tableLimit int
+	sw         *vswitch.Switch
+	frames     *frameWatch
+	hub        *hub
+	names      atomic.Pointer[names]
+
+	down       chan vswitch.Event // ports that the switch lost
+	healthQuit chan struct{}
+	stopHealth sync.Once
+	quit       chan struct{} // closed when another worker takes over
+	upgraded   atomic.Bool
+	work       sync.WaitGroup
+
+	// mu serialises changes and guards what follows.
+	mu    sync.Mutex
+	cfg   *config.Config // as written
+	eff   *config.Config // with every default filled in
+	st    state
+	ports map[string]*port
+}
+
+// port is one configured port and what became of it.
+type port struct {
+	name  string
+	id    frame.PortID
+	req   keeper.PortRequest
+	reply keeper.PortReply // as last opened
+
+	queue  vswitch.Queue // nil when it can't be opened
+	fd     int           // of the queue; -1 with it nil
+	reason string        // why it is down; empty = up
+	hint   string
+	since  time.Time // of up or down
+	heals  uint64    // how often it came back
+	cut    string    // what the loop guard says; empty = not cut
+
+	attempts int       // failed openings in a row
+	next     time.Time // of the next one
+}
+
+// up reports whether frames can flow.
+func (p *port) up() bool { return p.queue != nil && p.reason == "" }

@@ -1,0 +1,191 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tapestry-net/tapestry/internal/api"
+	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/tap"
+)
+
+// healthEvery is how often ports are looked at, and the longest that a port
+// stays down after its cause has gone.
+const healthEvery = time.Second
+
+// onSwitchEvent is called by a goroutine of the switch, which must not wait for
+// changes: ports that went down are seen to by watchHealth.
+func (d *Daemon) onSwitchEvent(e vswitch.Event) {
+	n := *d.names.Load()
+	switch e.Kind {
+	case vswitch.EventPortDown:
+		select {
+		case d.down <- e:
+		default: // watchHealth finds it at the next look
+		}
+	case vswitch.EventMove:
+		what := fmt.Sprintf("station %s moved from port %s to %s in network %s", e.MAC, n.port(e.Old), n.port(e.Port), n.network(e.VID))
+		if e.Missed > 0 {
+			what += fmt.Sprintf(" (%d more moves to this port not told)", e.Missed)
+		}
+		d.log.Info("station move", "mac", e.MAC.String(), "from", n.port(e.Old), "to", n.port(e.Port), "network", n.network(e.VID), "missed", e.Missed)
+		d.hub.publish(api.Event{Time: e.Time, Kind: "fdb", What: what, Port: n.port(e.Port), Network: n.network(e.VID), MAC: e.MAC.String()})
+	case vswitch.EventLoopCut:
+		what := fmt.Sprintf("loop: port %s hears the switch's own frames come back (last by %s) and is cut for %v", n.port(e.Port), e.MAC, e.For)
+		d.log.Warn("loop guard cut a port", "port", n.port(e.Port), "network", n.network(e.VID), "mac", e.MAC.String(), "for", e.For)
+		d.cut(e.Port, what)
+		d.hub.publish(api.Event{Time: e.Time, Kind: "loop", What: what, Port: n.port(e.Port), Network: n.network(e.VID), MAC: e.MAC.String()})
+	case vswitch.EventLoopOpened:
+		d.cut(e.Port, "")
+		d.log.Info("loop guard opened a port", "port", n.port(e.Port))
+		d.hub.publish(api.Event{Time: e.Time, Kind: "loop", What: fmt.Sprintf("port %s is open again", n.port(e.Port)), Port: n.port(e.Port)})
+	case vswitch.EventStorm:
+		what := fmt.Sprintf("storm: port %s floods %s frames faster than its limit", n.port(e.Port), e.Class)
+		d.log.Warn("storm control drops frames", "port", n.port(e.Port), "class", e.Class.String())
+		d.hub.publish(api.Event{Time: e.Time, Kind: "storm", What: what, Port: n.port(e.Port)})
+	}
+}
+
+// watchHealth sees to ports that are down, and finds those that should be.
+func (d *Daemon) watchHealth() {
+	t := time.NewTicker(healthEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-d.healthQuit:
+			return
+		case e := <-d.down:
+			d.lost(e)
+		case <-t.C:
+			d.look()
+		}
+	}
+}
+
+// lost takes a port out of the switch whose queue has failed, and tries once to
+// open it again at once.
+func (d *Daemon) lost(e vswitch.Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.ports {
+		if p.id == e.Port && p.queue != nil {
+			d.drop(p, fmt.Sprintf("its interface has gone: %v", e.Err), "it comes back by itself when the namespace or interface does")
+			d.retry(p)
+			return
+		}
+	}
+}
+
+// drop closes a port's queue and says why it is down. The caller holds mu.
+func (d *Daemon) drop(p *port, reason, hint string) {
+	if err := d.enforceWithout(p.name); err != nil {
+		d.log.Error("take a failed port out of the switch", "port", p.name, "err", err)
+		return
+	}
+	p.down(reason, hint)
+	p.next = time.Now()
+	d.log.Warn("port is down", "port", p.name, "reason", reason)
+	d.hub.publish(api.Event{Kind: "port", What: fmt.Sprintf("port %s is down: %s", p.name, reason), Port: p.name})
+}
+
+// retry opens a port that is down. The caller holds mu.
+func (d *Daemon) retry(p *port) {
+	q := newPort(p.name, p.id, p.req)
+	q.req.Reopen = true
+	q.heals = p.heals + 1
+	if err := d.open(q); err != nil {
+		p.fail(err)
+		return
+	}
+	q.req.Reopen = false
+	d.ports[p.name] = q
+	if err := d.enforce(); err != nil {
+		d.log.Error("bring a port back into the switch", "port", p.name, "err", err)
+		return
+	}
+	d.log.Info("port is up", "port", p.name)
+	d.hub.publish(api.Event{Kind: "port", What: fmt.Sprintf("port %s is up", p.name), Port: p.name})
+}
+
+// look checks every port with one system call, and tries those again that are
+// down for lack of an interface.
+func (d *Daemon) look() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	var taps []*port
+	var fds []int
+	for _, p := range d.ports {
+		switch {
+		case p.queue == nil && now.After(p.next):
+			d.retry(p)
+		case p.queue != nil && !p.reply.Packet:
+			taps, fds = append(taps, p), append(fds, p.fd)
+		case p.queue != nil:
+			d.judgeDevice(p)
+		}
+	}
+	states, err := tap.States(nil, fds)
+	if err != nil {
+		d.log.Error("look at ports", "err", err)
+		return
+	}
+	for i, s := range states {
+		d.judge(taps[i], s)
+	}
+}
+
+// judge brings a port's state in line with what its TAP says of itself.
+func (d *Daemon) judge(p *port, s tap.State) {
+	switch s {
+	case tap.StateGone:
+		d.drop(p, "its interface has been deleted, or its namespace has", "it comes back by itself when the namespace does")
+	case tap.StateDown:
+		d.changed(p, fmt.Sprintf("interface %s is set down", p.reply.Device), "ip link set "+p.reply.Device+" up")
+	default:
+		d.changed(p, "", "")
+	}
+}
+
+// judgeDevice does the same for a port of an existing interface.
+func (d *Daemon) judgeDevice(p *port) {
+	err := deviceState(p.reply.Device, p.reply.Ifindex)
+	switch {
+	case err == nil:
+		d.changed(p, "", "")
+	case errors.Is(err, errDeviceDown):
+		d.changed(p, err.Error(), "ip link set "+p.reply.Device+" up")
+	default:
+		d.drop(p, err.Error(), "it comes back by itself when the interface does")
+	}
+}
+
+// changed gives a port that still has its queue another reason, or none.
+func (d *Daemon) changed(p *port, reason, hint string) {
+	if p.reason == reason {
+		return
+	}
+	wasUp := p.reason == ""
+	p.reason, p.hint, p.since = reason, hint, time.Now()
+	what := fmt.Sprintf("port %s is up", p.name)
+	if reason != "" {
+		what = fmt.Sprintf("port %s is down: %s", p.name, reason)
+	} else if !wasUp {
+		p.heals++
+	}
+	d.log.Info("port state", "port", p.name, "reason", reason)
+	d.hub.publish(api.Event{Kind: "port", What: what, Port: p.name})
+}
+
+// cut notes on a port what the loop guard did; empty = it is open.
+func (d *Daemon) cut(id frame.PortID, what string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.ports {
+		if p.id == id {
+			p.cut = what
+		}
+	}
+}
