@@ -50,7 +50,7 @@ func mustLack(t *testing.T, got string, unwanted ...string) {
 	}
 }
 
-// Every kind of port is made, survives its worker, and leaves nothing behind.
+// Every kind of port is made, changed and, at the end, removed wherever it is.
 func TestMachine(t *testing.T) {
 	b := machineBed(t)
 	own := netnstest.New(t) // a container's

@@ -30,7 +30,7 @@ func (c *Client) Raw(b []byte) error {
 	return err
 }
 
-// RawOpen sends an open request and returns the refusal.
+// RawSet sends a request that may lack what its operation needs, and returns the refusal.
 func (c *Client) RawSet(s *SetRequest, p *PortRequest, op string) error {
 	_, err := c.call(request{Op: op, Set: s, Port: p}, -1)
 	return err
