@@ -1,0 +1,147 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	maxText  = 4 << 20 // octets of a file
+	maxNodes = 250_000 // YAML nodes: about 10,000 ports with every key
+)
+
+// Parse reads a whole file; name stands in error positions. The error is
+// Errors: everything wrong with the file, in its order.
+func Parse(name string, text []byte) (*Config, error) {
+	c := new(Config)
+	d, err := decodeText(name, text, reflect.ValueOf(c).Elem(), "", "", false)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.finish(name, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decodeText reads one document into v. The error, which is Errors, is for a
+// text that is no YAML tree; what is wrong inside the tree is in the decoder.
+func decodeText(name string, text []byte, v reflect.Value, path, key string, clear bool) (*decoder, error) {
+	root, err := parseTree(text)
+	if err != nil {
+		err.File = name
+		return nil, Errors{err}
+	}
+	d := &decoder{places: make(map[string]place), clear: clear}
+	if root != nil {
+		d.decode(root, v, path, key)
+	}
+	return d, nil
+}
+
+// finish validates c and returns every error in the order of the file.
+// Validation says nothing about a field that could not be read, nor about what
+// is around it.
+func (d *decoder) finish(name string, c *Config) error {
+	errs := slices.Clone(d.errs)
+	for _, e := range validate(c, d.place) {
+		if !slices.ContainsFunc(d.errs, func(f *Error) bool { return within(e.Field, f.Field) || within(f.Field, e.Field) }) {
+			errs = append(errs, e)
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for _, e := range errs {
+		e.File = name
+	}
+	slices.SortStableFunc(errs, func(a, b *Error) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Col - b.Col
+	})
+	return errs
+}
+
+// within tells whether field is outer or below it.
+func within(field, outer string) bool {
+	rest, ok := strings.CutPrefix(field, outer)
+	return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// place returns where path stands, else where the nearest field around it does.
+func (d *decoder) place(path string) place {
+	for {
+		if p, ok := d.places[path]; ok {
+			return p
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return d.places[""]
+		}
+		path = path[:i]
+	}
+}
+
+// parseTree returns the root of the only document, nil when it is empty.
+func parseTree(text []byte) (*yaml.Node, *Error) {
+	if len(text) > maxText {
+		return nil, &Error{Msg: "file is larger than 4 MiB"}
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, second yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, syntaxError(err)
+	}
+	if err := dec.Decode(&second); err == nil {
+		return nil, &Error{Line: second.Line, Col: second.Column, Msg: "a second document begins here; a file holds one"}
+	} else if !errors.Is(err, io.EOF) {
+		return nil, syntaxError(err)
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil
+	}
+	if n := countNodes(&doc, maxNodes); n > maxNodes {
+		return nil, &Error{Msg: "file has more than 250000 values"}
+	}
+	return doc.Content[0], nil
+}
+
+// countNodes counts the nodes below n and stops soon after limit. Aliases are
+// not followed.
+func countNodes(n *yaml.Node, limit int) int {
+	count := 1
+	for _, c := range n.Content {
+		if count > limit {
+			break
+		}
+		count += countNodes(c, limit-count)
+	}
+	return count
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// syntaxError turns the YAML library's text into an Error with a line.
+func syntaxError(err error) *Error {
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
+	e := &Error{}
+	if m := yamlLine.FindStringSubmatch(msg); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+		e.Col = 1
+		msg = msg[len(m[0]):]
+	}
+	e.Msg = "is no YAML: " + safe(msg)
+	return e
+}
