@@ -100,7 +100,7 @@ func (l *loop) admit(in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict
 // uplink reflects.
 //
 // Two switches with guards see one loop at the same instant. Each draws its
-// thresholds and its waiting times at random, so that one cuts first; it breaks
+// delay and its waiting times at random, so that one cuts first; that breaks
 // the loop, and the other hears no more. Right after a cut nothing is
 // counted for guardQuiet, while frames that are still under way die out, so
 // that the next port is not cut for them.
@@ -111,7 +111,9 @@ func (l *loop) admit(in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict
 // Limits: a loop is found only when frames are flooded into it; a device in the
 // loop that rewrites frames (a router, a bridge between two networks) hides
 // it, and is no layer-2 loop; a port that echoes fewer than one flooded frame a
-// second is not cut.
+// second is not cut; when two switches draw delays within a few milliseconds of
+// each other, both may cut, each another wire, and are apart until the first
+// of them tries again.
 type guard struct {
 	seed  maphash.Seed
 	seen  [echoSlots]atomic.Uint64 // hash 32 | port 14 | milliseconds 18, high to low
@@ -125,7 +127,8 @@ const (
 	echoSlots     = 4096
 	echoWindow    = 500 * time.Millisecond
 	echoHead      = 64 // octets behind the Ethernet header that are hashed
-	echoThreshold = 4  // and up to twice as many, at random
+	echoThreshold = 4
+	echoDelay     = 400 * time.Millisecond // at most, chosen at random for each cut
 	guardQuiet    = 200 * time.Millisecond
 	cutFirst      = 10 * time.Second
 	cutLongest    = 10 * time.Minute
@@ -137,8 +140,9 @@ func newGuard() *guard { return &guard{seed: maphash.MakeSeed()} }
 
 // echoScore is how near a port is to being cut. Its receiving loop owns it.
 type echoScore struct {
-	n, threshold int
-	forgiven     time.Duration
+	n        int
+	forgiven time.Duration
+	due      time.Duration // when an echo cuts the port, once there are enough; 0 = not enough
 }
 
 // fence is what cuts a port. The loop that cuts sets it, the ageing goroutine
@@ -183,17 +187,20 @@ func (g *guard) hears(l *loop, in *port, f *frame.Frame, h *frame.Header, vid fr
 	return true
 }
 
-// add counts one echo and reports whether it is one too many.
+// add counts one echo and reports whether the port is to be cut for it.
 func (e *echoScore) add(now time.Duration) bool {
-	if e.threshold == 0 {
-		e.threshold = echoThreshold + rand.IntN(echoThreshold)
-	}
-	forgive := int((now - e.forgiven) / time.Second)
-	if forgive > 0 {
+	if forgive := int((now - e.forgiven) / time.Second); forgive > 0 {
 		e.n = max(0, e.n-forgive)
 		e.forgiven = now
 	}
-	if e.n++; e.n < e.threshold {
+	if e.n = min(e.n+1, echoThreshold+1); e.n < echoThreshold {
+		e.due = 0
+		return false
+	}
+	if e.due == 0 {
+		e.due = now + rand.N(echoDelay)
+	}
+	if now < e.due {
 		return false
 	}
 	*e = echoScore{forgiven: now}
