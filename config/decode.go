@@ -136,7 +136,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path, key string, null boo
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		d.fail(n, path, "is a %s; want a list such as [%s]", kindOf(n), "…")
+		d.fail(n, path, "is a %s; want a list, [like, this]", kindOf(n))
 		return
 	}
 	if len(n.Content) == 0 {
@@ -178,7 +178,7 @@ func wanted(key string) string {
 	if k.Path == "" {
 		return "a value"
 	}
-	return strings.TrimSuffix(strings.TrimPrefix(k.typeText(), "list of "), " (entries)")
+	return k.typeText()
 }
 
 func kindOf(n *yaml.Node) string {
@@ -211,7 +211,7 @@ func fieldByTag(v reflect.Value, name string) reflect.Value {
 	return reflect.Value{}
 }
 
-// suggest returns `; did you mean "x"?` for the nearest of words, or a list.
+// suggest returns `; did you mean x?` for the nearest of words, or a list.
 func suggest(got string, words []string) string {
 	best, least := "", 3
 	if len(got) <= 64 {

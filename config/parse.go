@@ -136,10 +136,12 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntaxError turns the YAML library's text into an Error with a line.
 func syntaxError(err error) *Error {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	e := &Error{}
+	e := &Error{Line: 1, Col: 1} // the library leaves out the number of the first line
+	if strings.Contains(msg, "control characters") || strings.Contains(msg, "UTF-8") {
+		e.Line = 0 // nor does it know the line of a bad character
+	}
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		e.Line, _ = strconv.Atoi(m[1])
-		e.Col = 1
 		msg = msg[len(m[0]):]
 	}
 	e.Msg = "is no YAML: " + safe(msg)
