@@ -66,6 +66,9 @@ type port struct {
 	heals  uint64    // how often it came back
 	cut    string    // what the loop guard says; empty = not cut
 
+	plain  bool   // the kernel refused a GSO write: opened without offloads
+	missed uint64 // frames that the kernel dropped before the switch could read them
+
 	attempts int       // failed openings in a row
 	next     time.Time // of the next one
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/packet"
 	"github.com/tapestry-net/tapestry/switch/port/tap"
 )
 
@@ -94,7 +95,7 @@ func (d *Daemon) drop(p *port, reason, hint string) {
 func (d *Daemon) retry(p *port) {
 	q := newPort(p.name, p.id, p.req)
 	q.req.Reopen = true
-	q.heals = p.heals + 1
+	q.heals, q.plain, q.missed = p.heals+1, p.plain, p.missed
 	if err := d.open(q); err != nil {
 		p.fail(err)
 		return
@@ -147,10 +148,20 @@ func (d *Daemon) judge(p *port, s tap.State) {
 	default:
 		d.changed(p, "", "")
 	}
+	if q, ok := p.queue.(*tap.Queue); ok && q.GSORefused() && !p.plain {
+		p.plain = true
+		d.drop(p, "this kernel refuses GSO writes", "none needed: the port is opened again without offloads")
+		d.retry(p)
+	}
 }
 
 // judgeDevice does the same for a port of an existing interface.
 func (d *Daemon) judgeDevice(p *port) {
+	if q, ok := p.queue.(*packet.Queue); ok {
+		if n, err := q.Dropped(); err == nil {
+			p.missed += uint64(n)
+		}
+	}
 	err := deviceState(p.reply.Device, p.reply.Ifindex)
 	switch {
 	case err == nil:

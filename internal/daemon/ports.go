@@ -24,6 +24,7 @@ func newPort(name string, id frame.PortID, req keeper.PortRequest) *port {
 func (d *Daemon) open(p *port) error {
 	req := p.req
 	req.NetnsID = d.expectedNetns(p)
+	req.NoGSO = req.NoGSO || p.plain
 	reply, fd, err := d.keeper.Open(req)
 	if err != nil {
 		return err
