@@ -206,6 +206,20 @@ func TestParseBounds(t *testing.T) {
 	wantError(t, err, `"odd\x1b": is no YAML: control characters are not allowed`)
 }
 
+func TestRouterAddressesAreBounded(t *testing.T) {
+	list := make([]netip.Prefix, 1025)
+	a := netip.MustParseAddr("10.0.0.1")
+	for i := range list {
+		list[i] = netip.PrefixFrom(a, 32)
+		a = a.Next()
+	}
+	c := &config.Config{
+		Networks: map[string]*config.Network{"blue": {}},
+		Routers:  map[string]*config.Router{"r": {Interfaces: map[string]*config.RouterInterface{"blue": {Address: list}}}},
+	}
+	wantError(t, config.Validate(c), "routers.r.interfaces.blue: more than 1024 addresses in one router")
+}
+
 func TestErrorsUnwrap(t *testing.T) {
 	_, err := config.Parse("f", []byte("\n  host: A"))
 	var e *config.Error

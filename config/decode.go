@@ -211,10 +211,11 @@ func fieldByTag(v reflect.Value, name string) reflect.Value {
 	return reflect.Value{}
 }
 
-// suggest returns `; did you mean x?` for the nearest of words, or a list.
+// suggest returns `; did you mean x?` for the nearest of words, or a list of a
+// few. It does not search through many, to keep the time of a bad file bounded.
 func suggest(got string, words []string) string {
 	best, least := "", 3
-	if len(got) <= 64 {
+	if len(got) <= 64 && len(words) <= 1000 {
 		for _, w := range words {
 			if n := distance(got, w); n < least && n < len(w) {
 				best, least = w, n
@@ -224,10 +225,8 @@ func suggest(got string, words []string) string {
 	switch {
 	case best != "":
 		return fmt.Sprintf("; did you mean %s?", best)
-	case len(words) == 0:
+	case len(words) == 0 || len(words) > 20:
 		return ""
-	case len(words) > 20:
-		return "; see the reference"
 	}
 	return "; known: " + strings.Join(words, ", ")
 }
