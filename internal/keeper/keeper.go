@@ -74,8 +74,8 @@ type keeper struct {
 	alive      map[*worker]bool
 	cur        *worker  // the one that forwards; nil between two
 	upgrade    *upgrade // under way
-	crashes    int // workers in a row that ended before they had settled
-	ready      bool // said once, for good
+	crashes    int      // workers in a row that ended before they had settled
+	ready      bool     // said once, for good
 	stopping   bool
 	why        error // of an abort
 }
