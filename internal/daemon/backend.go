@@ -36,6 +36,9 @@ func (d *Daemon) Status() api.Status {
 		p := d.ports[name]
 		if p.up() && p.cut == "" {
 			s.Ports.Up++
+			if p.renamed != "" {
+				s.Problems = append(s.Problems, p.problem())
+			}
 			continue
 		}
 		s.Ports.Down++
@@ -59,6 +62,9 @@ func (d *Daemon) Status() api.Status {
 func (p *port) problem() api.Problem {
 	if p.cut != "" {
 		return api.Problem{What: p.cut, Hint: "take the second path between its networks away; the port opens by itself"}
+	}
+	if p.up() {
+		return api.Problem{What: fmt.Sprintf("port %s: %s", p.name, p.renaming()), Hint: fmt.Sprintf("ip link set %s name %s", p.renamed, p.reply.Device)}
 	}
 	return api.Problem{What: fmt.Sprintf("port %s is down: %s", p.name, p.reason), Hint: p.hint}
 }
@@ -148,6 +154,8 @@ func (d *Daemon) portRow(name string) api.Port {
 		row.State, row.Reason = "down", p.reason
 	} else if p.cut != "" {
 		row.State, row.Reason = "down", p.cut
+	} else if p.renamed != "" {
+		row.Reason = p.renaming()
 	}
 	if d.st.Ports[name].Attached != "" {
 		row.Origin = "attach"

@@ -110,12 +110,13 @@ func (d *Daemon) retry(p *port) {
 	d.hub.publish(api.Event{Kind: "port", What: fmt.Sprintf("port %s is up", p.name), Port: p.name})
 }
 
-// look checks every port with one system call, and tries those again that are
-// down for lack of an interface.
+// look checks every port, and tries those again that are down for lack of an
+// interface.
 func (d *Daemon) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
+	d.releaseLost()
 	var taps []*port
 	var fds []int
 	for _, p := range d.ports {
@@ -138,6 +139,26 @@ func (d *Daemon) look() {
 	}
 }
 
+// releaseLost lets go of ports whose namespace has gone by its name, also where
+// the port itself has kept it alive. The caller holds mu.
+func (d *Daemon) releaseLost() {
+	lost, err := d.keeper.Lost()
+	if err != nil {
+		d.log.Error("look for lost namespaces", "err", err)
+		return
+	}
+	for _, name := range lost {
+		p := d.ports[name]
+		if p == nil || p.queue == nil {
+			continue
+		}
+		d.drop(p, fmt.Sprintf("its namespace %s has gone", p.req.Netns), "it comes back by itself when a namespace of that name does")
+		if err := d.keeper.Remove(name); err != nil {
+			d.log.Error("remove interface", "port", name, "err", err)
+		}
+	}
+}
+
 // judge brings a port's state in line with what its TAP says of itself.
 func (d *Daemon) judge(p *port, s tap.State) {
 	switch s {
@@ -146,12 +167,36 @@ func (d *Daemon) judge(p *port, s tap.State) {
 	case tap.StateDown:
 		d.changed(p, fmt.Sprintf("interface %s is set down", p.reply.Device), "ip link set "+p.reply.Device+" up")
 	default:
-		d.changed(p, "", "")
+		d.judgeInterface(p)
 	}
 	if q, ok := p.queue.(*tap.Queue); ok && q.GSORefused() && !p.plain {
 		p.plain = true
 		d.drop(p, "this kernel refuses GSO writes", "none needed: the port is opened again without offloads")
 		d.retry(p)
+	}
+}
+
+// judgeInterface looks at the interface of a port whose TAP is up: a veth's ends
+// are interfaces of their own, and a TAP may have been renamed.
+func (d *Daemon) judgeInterface(p *port) {
+	p.renamed = ""
+	if p.reply.HostEnd == "" {
+		if name, err := tap.Name(p.fd); err == nil && name != p.reply.Device {
+			p.renamed = name
+		}
+		d.changed(p, "", "")
+		return
+	}
+	carrier, err := hasCarrier(p.reply.HostEnd)
+	switch {
+	case err != nil && p.req.Adopt != "":
+		d.drop(p, fmt.Sprintf("interface %s has gone", p.req.Adopt), "it comes back by itself when the interface does")
+	case err != nil:
+		d.drop(p, "its interface has been deleted, or its namespace has", "it comes back by itself when the namespace does")
+	case !carrier:
+		d.changed(p, fmt.Sprintf("interface %s is set down", p.reply.Device), "ip link set "+p.reply.Device+" up")
+	default:
+		d.changed(p, "", "")
 	}
 }
 
