@@ -111,9 +111,24 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (ExplainReply, e
 	return tell[ExplainReply](ctx, c, "explain", r)
 }
 
-// Upgrade swaps the worker for the binary on disk.
+// Upgrade swaps the worker for the binary on disk. The worker that answers the
+// order cannot know its successor, so the client asks that one who it is.
 func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
-	return tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+	r, err := tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+	if err != nil || r.NewPID != 0 {
+		return r, err
+	}
+	c.Close() // what is open belongs to the old worker
+	status, err := c.Status(ctx)
+	if err != nil {
+		return r, err
+	}
+	stats, err := c.Stats(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
+	return r, nil
 }
 
 // Events yields what happens, as it happens, until ctx or the loop ends. When
