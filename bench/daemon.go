@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// readyTime bounds the start of a switch, of which 1,000 TAPs take most.
-	readyTime = 3 * time.Minute
+	// readyTime bounds the start of a switch, and readyEach what one more port
+	// adds: the kernel takes some 20 ms to make a TAP and move it.
+	readyTime = 20 * time.Second
+	readyEach = 200 * time.Millisecond
 	// stopTime is how long a switch may take to remove what it made.
 	stopTime = time.Minute
 )
@@ -30,8 +32,9 @@ type daemon struct {
 }
 
 // startDaemon runs a switch with the configuration and waits until all its ports
-// are up. Its socket and state are in dir.
-func startDaemon(ctx context.Context, program, dir, config string) (*daemon, error) {
+// are up. Its socket and state are in dir. Ports is how many the configuration
+// has.
+func startDaemon(ctx context.Context, program, dir, config string, ports int) (*daemon, error) {
 	file, socket := filepath.Join(dir, "bench.yaml"), filepath.Join(dir, "sock")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
@@ -54,7 +57,7 @@ func startDaemon(ctx context.Context, program, dir, config string) (*daemon, err
 	if err := d.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
 	}
-	late := time.AfterFunc(readyTime, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) })
+	late := time.AfterFunc(readyTime+time.Duration(ports)*readyEach, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	late.Stop()
 	if err != nil || strings.TrimSpace(line) != "ready" {

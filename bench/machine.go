@@ -135,19 +135,19 @@ func family(pid int) ([]int, error) {
 	return pids, nil
 }
 
-// rss is the resident memory of a process in octets, and the part that is not
-// shared with a file on disk.
-func rss(pid int) (all, own int64, err error) {
-	file := fmt.Sprintf("/proc/%d/status", pid)
-	kb := func(name string) int64 {
-		n, e := strconv.ParseInt(strings.TrimSuffix(field(file, name), " kB"), 10, 64)
+// rss is the resident memory of a process in MB, and of that the pages of files
+// and of shared memory.
+func rss(pid int) (all, file, shared float64, err error) {
+	status := fmt.Sprintf("/proc/%d/status", pid)
+	mb := func(name string) float64 {
+		kb, e := strconv.ParseInt(strings.TrimSuffix(field(status, name), " kB"), 10, 64)
 		if e != nil && err == nil {
 			err = fmt.Errorf("read %s of process %d: %w", name, pid, e)
 		}
-		return n * 1024
+		return float64(kb) * 1024 / 1e6
 	}
-	all = kb("VmRSS")
-	return all, all - kb("RssFile"), err
+	all, file, shared = mb("VmRSS"), mb("RssFile"), mb("RssShmem")
+	return all, file, shared, err
 }
 
 // meter reads, at both edges of a window, what processor time was used.

@@ -127,6 +127,9 @@ func send(name string, f pktgen.Flow) func(context.Context, *rig, plan) (Sample,
 			return Sample{}, fmt.Errorf("%s: %w", name, err)
 		}
 		v, amount := units[f.Kind].of(got)
+		if amount == 0 {
+			return Sample{}, fmt.Errorf("%s: nothing arrived in %v", name, p.window)
+		}
 		return Sample{
 			Value: v, SwitchCPU: m.switched.Seconds() / amount, SystemCPU: m.busy.Seconds() / amount,
 			Retransmits: float64(got.Retransmits), Offered: got.Offered / 1e6, P99: got.P99, Lost: float64(got.Lost),
@@ -198,18 +201,25 @@ func memory(name, what, subject string, t *Target) workload {
 			if _, err := send(subject, pktgen.Flow{Kind: pktgen.TCP, Streams: 1})(ctx, r, p); err != nil {
 				return Sample{}, err
 			}
-			var all, own int64
-			for _, pid := range r.subjects[subject].daemon.pids {
-				a, o, err := rss(pid)
+			var s Sample
+			for i, pid := range r.subjects[subject].daemon.pids {
+				all, file, shared, err := rss(pid)
 				if err != nil {
 					return Sample{}, err
 				}
-				all, own = all+a, own+o
+				s.Value += all
+				s.FileMB += file
+				s.SharedMB += shared
+				if i == 0 {
+					s.KeeperMB = all
+				}
 			}
-			return Sample{Value: float64(all) / 1e6, NotFile: float64(own) / 1e6}, nil
+			return s, nil
 		},
 		note: func(rounds []Round) string {
-			return fmt.Sprintf("keeper and worker together, of which %s MB are not the program's file", figure(ours(rounds, func(s Sample) float64 { return s.NotFile })))
+			s := rounds[0].Ours
+			return fmt.Sprintf("keeper %s and worker %s; of both, %s MB are pages of the program's file and %s MB the shared table",
+				figure(s.KeeperMB), figure(s.Value-s.KeeperMB), figure(s.FileMB), figure(s.SharedMB))
 		},
 	}
 }
