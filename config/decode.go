@@ -136,7 +136,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path, key string, null boo
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		d.fail(n, path, "is a %s; want a list such as [%s]", kindOf(n), "…")
+		d.fail(n, path, "is a %s; want a list, [like, this]", kindOf(n))
 		return
 	}
 	if len(n.Content) == 0 {
@@ -178,7 +178,7 @@ func wanted(key string) string {
 	if k.Path == "" {
 		return "a value"
 	}
-	return strings.TrimSuffix(strings.TrimPrefix(k.typeText(), "list of "), " (entries)")
+	return k.typeText()
 }
 
 func kindOf(n *yaml.Node) string {
@@ -211,10 +211,11 @@ func fieldByTag(v reflect.Value, name string) reflect.Value {
 	return reflect.Value{}
 }
 
-// suggest returns `; did you mean "x"?` for the nearest of words, or a list.
+// suggest returns `; did you mean x?` for the nearest of words, or a list of a
+// few. It does not search through many, to keep the time of a bad file bounded.
 func suggest(got string, words []string) string {
 	best, least := "", 3
-	if len(got) <= 64 {
+	if len(got) <= 64 && len(words) <= 1000 {
 		for _, w := range words {
 			if n := distance(got, w); n < least && n < len(w) {
 				best, least = w, n
@@ -224,10 +225,8 @@ func suggest(got string, words []string) string {
 	switch {
 	case best != "":
 		return fmt.Sprintf("; did you mean %s?", best)
-	case len(words) == 0:
+	case len(words) == 0 || len(words) > 20:
 		return ""
-	case len(words) > 20:
-		return "; see the reference"
 	}
 	return "; known: " + strings.Join(words, ", ")
 }

@@ -106,7 +106,7 @@ func diffNamed[T any](kind string, a, b map[string]*T) []Change {
 		}
 		switch {
 		case !had:
-			out = append(out, line("add", kind, shown, summary(flat(y))))
+			out = append(out, line("add", kind, shown, summary(unnamed(kind, flat(y)))))
 		case !has:
 			out = append(out, line("remove", kind, shown, ""))
 		default:
@@ -116,6 +116,15 @@ func diffNamed[T any](kind string, a, b map[string]*T) []Change {
 		}
 	}
 	return out
+}
+
+// unnamed leaves out of an FDB entry what its name says.
+func unnamed(kind string, m map[string]string) map[string]string {
+	if kind == "fdb" {
+		delete(m, "network")
+		delete(m, "mac")
+	}
+	return m
 }
 
 var marks = map[string]string{"add": "+", "change": "~", "remove": "-"}
@@ -151,11 +160,13 @@ func summary(m map[string]string) string {
 	var kind, rest []string
 	for _, k := range sortedKeys(m) {
 		head, below, nested := strings.Cut(k, ".")
-		if nested && slices.Contains([]string{"tap", "veth", "device", "host"}, head) {
+		if slices.Contains([]string{"tap", "veth", "device", "host"}, head) {
 			if len(kind) == 0 {
 				kind = append(kind, head)
 			}
-			kind = append(kind, below, m[k])
+			if nested {
+				kind = append(kind, below, m[k])
+			}
 			continue
 		}
 		rest = append(rest, k+" "+m[k])

@@ -95,7 +95,7 @@ func encode(v reflect.Value, depth int) *yaml.Node {
 			n.Style, depth = 0, 0
 		}
 		for i := range v.NumField() {
-			if f := v.Field(i); !f.IsZero() {
+			if f := v.Field(i); !absent(f) {
 				n.Content = append(n.Content, stringNode(v.Type().Field(i).Tag.Get("yaml")), encode(f, depth+1))
 			}
 		}
@@ -114,6 +114,12 @@ func encode(v reflect.Value, depth int) *yaml.Node {
 		n.Style = yaml.FlowStyle
 	}
 	return n
+}
+
+// absent tells whether v is what Parse makes of a key that is left out, or an
+// empty list or map, which mean the same.
+func absent(v reflect.Value) bool {
+	return v.IsZero() || (v.Kind() == reflect.Map || v.Kind() == reflect.Slice) && v.Len() == 0
 }
 
 func stringKeys(v reflect.Value) map[string]struct{} {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"iter"
 	"reflect"
 	"regexp"
 	"slices"
@@ -52,8 +53,19 @@ func decodeText(name string, text []byte, v reflect.Value, path, key string, cle
 // is around it.
 func (d *decoder) finish(name string, c *Config) error {
 	errs := slices.Clone(d.errs)
+	unread, around := make(map[string]bool), make(map[string]bool)
+	for _, e := range d.errs {
+		unread[e.Field] = true
+		for f := range outward(e.Field) {
+			around[f] = true
+		}
+	}
 	for _, e := range validate(c, d.place) {
-		if !slices.ContainsFunc(d.errs, func(f *Error) bool { return within(e.Field, f.Field) || within(f.Field, e.Field) }) {
+		hidden := around[e.Field]
+		for f := range outward(e.Field) {
+			hidden = hidden || unread[f]
+		}
+		if !hidden {
 			errs = append(errs, e)
 		}
 	}
@@ -72,24 +84,27 @@ func (d *decoder) finish(name string, c *Config) error {
 	return errs
 }
 
-// within tells whether field is outer or below it.
-func within(field, outer string) bool {
-	rest, ok := strings.CutPrefix(field, outer)
-	return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
+// outward yields path and every field around it, the whole file ("") last.
+func outward(path string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for path != "" {
+			if !yield(path) {
+				return
+			}
+			path = path[:max(0, strings.LastIndexAny(path, ".["))]
+		}
+		yield("")
+	}
 }
 
 // place returns where path stands, else where the nearest field around it does.
 func (d *decoder) place(path string) place {
-	for {
-		if p, ok := d.places[path]; ok {
+	for f := range outward(path) {
+		if p, ok := d.places[f]; ok {
 			return p
 		}
-		i := strings.LastIndexAny(path, ".[")
-		if i < 0 {
-			return d.places[""]
-		}
-		path = path[:i]
 	}
+	return place{}
 }
 
 // parseTree returns the root of the only document, nil when it is empty.
@@ -136,10 +151,12 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntaxError turns the YAML library's text into an Error with a line.
 func syntaxError(err error) *Error {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	e := &Error{}
+	e := &Error{Line: 1, Col: 1} // the library leaves out the number of the first line
+	if strings.Contains(msg, "control characters") || strings.Contains(msg, "UTF-8") {
+		e.Line = 0 // nor does it know the line of a bad character
+	}
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		e.Line, _ = strconv.Atoi(m[1])
-		e.Col = 1
 		msg = msg[len(m[0]):]
 	}
 	e.Msg = "is no YAML: " + safe(msg)

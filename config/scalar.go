@@ -124,8 +124,12 @@ func parseDuration(s string) (Duration, error) {
 
 func clipDigits(s string) string { return s[:min(len(s), 12)] }
 
-// shortDuration is d.String without zero minutes and seconds: 12h, not 12h0m0s.
+// shortDuration writes whole seconds up to an hour as 300s, and more than that
+// without zero minutes and seconds: 12h, not 12h0m0s.
 func shortDuration(d time.Duration) string {
+	if d < time.Hour && d%time.Second == 0 {
+		return strconv.Itoa(int(d/time.Second)) + "s"
+	}
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -133,7 +137,7 @@ func shortDuration(d time.Duration) string {
 	if strings.HasSuffix(s, "h0m") {
 		s = strings.TrimSuffix(s, "0m")
 	}
-	return strings.Replace(s, "µ", "u", 1)
+	return strings.Replace(s, "µ", "u", 1) // ASCII, as the contract writes it
 }
 
 func parseRate(s string) (Rate, error) {

@@ -51,7 +51,11 @@ type checker struct {
 func validate(c *Config, at func(path string) place) Errors {
 	k := &checker{c: c, place: at, owners: make(map[string]string)}
 	k.values(reflect.ValueOf(c).Elem(), "", "")
-	if len(k.errs) > 0 && k.hasNil() {
+	if k.hasNil() {
+		return k.errs
+	}
+	if n := len(c.Networks); n > 4094 {
+		k.fail("networks", "%d networks; want 4094 or fewer, one for each VLAN", n)
 		return k.errs
 	}
 	if c.Host != "" && !validName(c.Host) {
@@ -160,9 +164,6 @@ func (k *checker) known(field, name string) bool {
 }
 
 func (k *checker) networks() {
-	if n := len(k.c.Networks); n > 4094 {
-		k.fail("networks", "%d networks; want 4094 or fewer, one for each VLAN", n)
-	}
 	for _, name := range sortedKeys(k.c.Networks) {
 		n, path := k.c.Networks[name], "networks."+segment(name)
 		if n.VLAN != 0 {

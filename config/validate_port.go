@@ -47,7 +47,9 @@ func checkValue(v reflect.Value, key Key) error {
 		return checkChoice(v.String(), key)
 	case v.CanUint():
 		return checkRange(v.Uint(), key)
-	case v.Type() == reflect.TypeFor[int]():
+	case v.CanInt() && v.Int() < 0:
+		return fmt.Errorf("%d is negative; want %d to %d", v.Int(), key.Min, key.Max)
+	case v.CanInt():
 		return checkRange(uint64(v.Int()), key)
 	}
 	return nil
@@ -130,9 +132,6 @@ func (k *checker) port(path, name string, p *Port) {
 		k.fail(path, "has %d kinds, %s; keep one", len(kinds), strings.Join(kinds, " and "))
 	}
 	k.membership(path, p)
-	if p.Offload.Spin != nil {
-		k.fail(path+".offload.spin", "is for the whole switch; set it in offload")
-	}
 	if p.MACPin.On && p.MACPin.MAC.IsZero() && p.Device != nil {
 		k.fail(path+".mac_pin", "a device carries the addresses of others; write the MAC address instead of true")
 	}

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// maxRouterAddresses bounds the comparison of a router's subnets.
+const maxRouterAddresses = 1024
+
 func (k *checker) tunnel() {
 	t := k.c.Tunnel
 	if t == nil {
@@ -41,15 +44,17 @@ func (k *checker) peer(path string, p *Peer) {
 	default:
 		k.claim(path+".address", "address", ap.String(), "peers")
 	}
+	seen := make(map[string]bool)
 	for i, n := range p.Networks {
 		field := fmt.Sprintf("%s.networks[%d]", path, i)
 		switch {
 		case !k.known(field, n):
 		case k.c.Networks[n].VNI == 0:
 			k.fail(field, "network %s has no vni and stays on this host; give it one", segment(n))
-		case slices.Index(p.Networks, n) < i:
+		case seen[n]:
 			k.fail(field, "network %s is listed twice", segment(n))
 		}
+		seen[n] = true
 	}
 }
 
@@ -87,6 +92,10 @@ func (k *checker) router(path string, r *Router) {
 			k.fail(field, "has no address")
 		}
 		k.addresses(field, name, list)
+		if len(feet)+len(list) > maxRouterAddresses {
+			k.fail(field, "more than %d addresses in one router", maxRouterAddresses)
+			return
+		}
 		for i, a := range list {
 			at := fmt.Sprintf("%s.address[%d]", field, i)
 			for _, f := range feet {

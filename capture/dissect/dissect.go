@@ -48,10 +48,36 @@ func (d *Dissector) Line(data []byte) string {
 	for _, l := range d.decoded {
 		d.layer(&b, l)
 	}
-	if err != nil || d.parser.Truncated {
-		b.WriteString(" (truncated or malformed)")
+	if err != nil {
+		d.unread(&b)
 	}
 	return b.String()
+}
+
+// unread names the protocol whose header could not be decoded: it is malformed,
+// or only partly there.
+func (d *Dissector) unread(b *strings.Builder) {
+	next := d.eth.EthernetType
+	switch d.decoded[len(d.decoded)-1] {
+	case layers.LayerTypeEthernet:
+	case layers.LayerTypeDot1Q:
+		next = d.tag.Type
+	default:
+		b.WriteString(" …")
+		return
+	}
+	switch next {
+	case layers.EthernetTypeARP:
+		b.WriteString(" ARP …")
+	case layers.EthernetTypeIPv4:
+		b.WriteString(" IPv4 …")
+	case layers.EthernetTypeIPv6:
+		b.WriteString(" IPv6 …")
+	case layers.EthernetTypeDot1Q:
+		b.WriteString(" vlan …")
+	default:
+		b.WriteString(" …")
+	}
 }
 
 func (d *Dissector) layer(b *strings.Builder, l gopacket.LayerType) {

@@ -26,6 +26,7 @@ var lines = []struct{ name, hex, want string }{
 		"02:00:00:00:00:01 > 33:33:ff:00:00:03 IPv6 fe80::1 > ff02::1:ff00:3 hop limit 255 ICMPv6 neighbour solicitation"},
 	{"other type", "ffffffffffff02000000000188b5" + "00000000", "02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff type 0x88b5"},
 	{"short", "ffffffff", "4 octets, no Ethernet header"},
+	{"cut in the hop-by-hop header", "33330000001602000000000186dd" + "6000000000240001" + "fe800000000000000000000000000001" + "ff020000000000000000000000000016" + "3a00", "02:00:00:00:00:01 > 33:33:00:00:00:16 IPv6 …"},
 }
 
 func TestLine(t *testing.T) {

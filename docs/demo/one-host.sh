@@ -73,7 +73,7 @@ mkfifo "$work/ready"
 switch=$!
 if ! timeout 20 grep -qm1 '^ready$' "$work/ready"; then cat "$work/log" >&2; exit 1; fi
 echo "  ready"
-"$tapestry" events --kind frame >"$work/frames" 2>/dev/null &
+"$tapestry" events --kind frame >>"$work/frames" 2>/dev/null &
 frames=$!
 for _ in $(seq 100); do [ -s "$work/frames" ] && break; ip netns exec c3 ping -c1 -W1 10.1.0.99 >/dev/null 2>&1 || true; done
 : >"$work/frames"

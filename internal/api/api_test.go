@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestAskOverSocket(t *testing.T) {
 	stats, err := c.Stats(ctx)
 	check("stats", stats, sw.Stats(), err)
 	entries, err := c.FDB(ctx)
-	check("fdb", entries, sw.FDB(), err)
+	check("fdb", entries, slices.Collect(sw.FDB()), err)
 	history, err := c.History(ctx, 1)
 	check("history", history, sw.History(1), err)
 	history, err = c.History(ctx, 0)

@@ -1,6 +1,9 @@
 package api
 
-import "context"
+import (
+	"context"
+	"iter"
+)
 
 // Backend is the running switch as the API server sees it. internal/daemon
 // implements it. All methods may be called from any goroutine. Errors are
@@ -10,7 +13,9 @@ type Backend interface {
 	Stats() Stats
 	Networks() []Network
 	Ports() []Port
-	FDB() []Entry
+	// FDB yields every entry, by network and address, as the table is while it
+	// is read.
+	FDB() iter.Seq[Entry]
 	History(limit int) []Taught
 	Why(mac string) (Why, error)
 

@@ -111,13 +111,29 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (ExplainReply, e
 	return tell[ExplainReply](ctx, c, "explain", r)
 }
 
-// Upgrade swaps the worker for the binary on disk.
+// Upgrade swaps the worker for the binary on disk. The worker that answers the
+// order cannot know its successor, so the client asks that one who it is.
 func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
-	return tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+	r, err := tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+	if err != nil || r.NewPID != 0 {
+		return r, err
+	}
+	c.Close() // what is open belongs to the old worker
+	status, err := c.Status(ctx)
+	if err != nil {
+		return r, err
+	}
+	stats, err := c.Stats(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
+	return r, nil
 }
 
-// Events yields what happens, as it happens, until ctx or the loop ends. An
-// error, if any, comes last; the end of ctx is none.
+// Events yields what happens, as it happens, until ctx or the loop ends. When
+// the worker is replaced it goes on with the next one, after an event of kind
+// lost. An error, if any, comes last; the end of ctx is none.
 func (c *Client) Events(ctx context.Context, kinds []string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -126,19 +142,41 @@ func (c *Client) Events(ctx context.Context, kinds []string) iter.Seq2[Event, er
 		if len(kinds) > 0 {
 			path += "?" + url.Values{"kind": kinds}.Encode()
 		}
-		body, err := c.call(ctx, http.MethodGet, path, nil)
-		if err == nil {
-			defer body.Close()
-			for d := json.NewDecoder(body); err == nil; {
-				var e Event
-				if err = d.Decode(&e); err == nil && !yield(e, nil) {
-					return
+		for first := true; ; first = false {
+			body, err := c.call(ctx, http.MethodGet, path, nil)
+			if err != nil {
+				if ctx.Err() == nil {
+					yield(Event{}, err)
 				}
+				return
 			}
-			err = c.lost(err)
+			if !first && !yield(Event{Time: time.Now(), Kind: "lost", What: "the worker was replaced: events in between are lost"}, nil) {
+				body.Close()
+				return
+			}
+			err = decodeEvents(body, yield)
+			body.Close()
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			if e := c.lost(err); e.Code != CodeUnreachable {
+				yield(Event{}, e)
+				return
+			}
 		}
-		if ctx.Err() == nil {
-			yield(Event{}, err)
+	}
+}
+
+// decodeEvents yields the events of one stream. It returns nil when the loop
+// that reads them has ended.
+func decodeEvents(r io.Reader, yield func(Event, error) bool) error {
+	for d := json.NewDecoder(r); ; {
+		var e Event
+		if err := d.Decode(&e); err != nil {
+			return err
+		}
+		if !yield(e, nil) {
+			return nil
 		}
 	}
 }

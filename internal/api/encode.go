@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"reflect"
 	"strings"
 	"unicode"
@@ -14,26 +15,44 @@ import (
 
 // Encode writes v as one JSON document and a newline. Slices and maps that are
 // nil become [] and {}, as the contract shows them, and characters that a
-// terminal would obey are escaped. A slice is written element by element, so
-// that a long list needs no memory of its own length.
+// terminal would obey are escaped. A slice or an iter.Seq of entries is written
+// element by element, so that a long list needs no memory of its own length.
 func Encode(w io.Writer, v any) error {
 	bw := bufio.NewWriter(w)
-	if rv := reflect.ValueOf(v); rv.Kind() == reflect.Slice {
-		bw.WriteByte('[')
-		for i := range rv.Len() {
-			if i > 0 {
-				bw.WriteByte(',')
+	var err error
+	rv := reflect.ValueOf(v)
+	if rows, ok := v.(iter.Seq[Entry]); ok {
+		err = encodeList(bw, func(yield func(reflect.Value) bool) {
+			rows(func(e Entry) bool { return yield(reflect.ValueOf(e)) })
+		})
+	} else if rv.Kind() == reflect.Slice {
+		err = encodeList(bw, func(yield func(reflect.Value) bool) {
+			for i := 0; i < rv.Len() && yield(rv.Index(i)); i++ {
 			}
-			if err := encodeOne(bw, rv.Index(i)); err != nil {
-				return err
-			}
-		}
-		bw.WriteByte(']')
-	} else if err := encodeOne(bw, rv); err != nil {
+		})
+	} else {
+		err = encodeOne(bw, rv)
+	}
+	if err != nil {
 		return err
 	}
 	bw.WriteByte('\n')
 	return bw.Flush()
+}
+
+func encodeList(bw *bufio.Writer, items iter.Seq[reflect.Value]) error {
+	bw.WriteByte('[')
+	first := true
+	for v := range items {
+		if !first {
+			bw.WriteByte(',')
+		}
+		first = false
+		if err := encodeOne(bw, v); err != nil {
+			return err
+		}
+	}
+	return bw.WriteByte(']')
 }
 
 func encodeOne(w *bufio.Writer, v reflect.Value) error {

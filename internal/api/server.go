@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -146,10 +147,12 @@ func (s *Server) deadline(w http.ResponseWriter, d time.Duration) {
 	}
 }
 
-// metrics serves the Prometheus text of a registry of its own.
+// metrics serves the Prometheus text of a registry of its own: the switch's
+// counters, and those of the Go runtime and the worker's process.
 func (s *Server) metrics() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(newCollector(s.backend))
+	reg.MustRegister(newCollector(s.backend), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		MaxRequestsInFlight: 4,

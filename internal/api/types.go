@@ -22,25 +22,26 @@ type Drops map[string]uint64
 type Port struct {
 	Name      string       `json:"name"`
 	ID        frame.PortID `json:"id"`
-	Kind      string       `json:"kind"`        // tap, veth, device, host
-	Device    string       `json:"device"`      // the interface, as its namespace names it
-	Netns     string       `json:"netns"`       // as configured; empty = the daemon's own
-	State     string       `json:"state"`       // up, down
-	Reason    string       `json:"reason"`      // why it is down; empty when up
-	Network   string       `json:"network"`     // the untagged network, if any
-	Trunk     []string     `json:"trunk"`       // tagged networks
-	Native    string       `json:"native"`      // untagged network of a trunk
-	MTU       int          `json:"mtu"`         // octets of L3 packet
-	MAC       string       `json:"mac"`         // of the container's interface
-	Addresses []string     `json:"addresses"`   // CIDR
-	Origin    string       `json:"origin"`      // config or attach
-	Offloads  []string     `json:"offloads"`    // what the port carries: csum tso4 tso6 uso4 uso6
-	Entries   int          `json:"fdb_entries"` // dynamic FDB entries it owns
-	RX        Counter      `json:"rx"`          // into the switch
-	TX        Counter      `json:"tx"`          // out of the switch
-	Drops     Drops        `json:"drops"`       // at ingress and lookup of its frames, and of copies it should have sent
-	Restarts  uint64       `json:"restarts"`    // how often the port healed
-	Since     time.Time    `json:"since"`       // of the state
+	Kind      string       `json:"kind"`         // tap, veth, device, host
+	Device    string       `json:"device"`       // the interface, as its namespace names it
+	Netns     string       `json:"netns"`        // as configured; empty = the daemon's own
+	State     string       `json:"state"`        // up, down
+	Reason    string       `json:"reason"`       // why it is down; empty when up
+	Network   string       `json:"network"`      // the untagged network, if any
+	Trunk     []string     `json:"trunk"`        // tagged networks
+	Native    string       `json:"native"`       // untagged network of a trunk
+	MTU       int          `json:"mtu"`          // octets of L3 packet
+	MAC       string       `json:"mac"`          // of the container's interface
+	Addresses []string     `json:"addresses"`    // CIDR
+	Origin    string       `json:"origin"`       // config or attach
+	Offloads  []string     `json:"offloads"`     // what the port carries: csum tso4 tso6 uso4 uso6
+	Entries   int          `json:"fdb_entries"`  // dynamic FDB entries it owns
+	RX        Counter      `json:"rx"`           // into the switch
+	TX        Counter      `json:"tx"`           // out of the switch
+	Drops     Drops        `json:"drops"`        // at ingress and lookup of its frames, and of copies it should have sent
+	Restarts  uint64       `json:"restarts"`     // how often the port healed
+	Missed    uint64       `json:"kernel_drops"` // frames that the kernel dropped because the switch did not read them in time; device ports only
+	Since     time.Time    `json:"since"`        // of the state
 }
 
 // Network is one row of `network ls`.
@@ -244,7 +245,8 @@ type Event struct {
 	Fields  map[string]any `json:"fields,omitempty"`
 }
 
-// UpgradeReply names the worker that took over.
+// UpgradeReply names the worker that took over. The server leaves NewPID 0 where
+// the worker that answers is the old one; the client fills it in.
 type UpgradeReply struct {
 	OldPID     int    `json:"old_pid"`
 	NewPID     int    `json:"new_pid"`

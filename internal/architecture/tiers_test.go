@@ -49,7 +49,7 @@ var peers = map[string][]string{
 	"internal/link":      {"internal/netns"},
 	"internal/probe":     {"internal/link", "internal/netns", "switch/port/tap", "switch/port/packet"},
 	"internal/daemon":    {"internal/api", "internal/keeper"},
-	"cmd/tapestry":       {"bench", "internal/lab"},
+	"cmd/tapestry":       {"bench", "bench/pktgen", "bench/baseline", "internal/lab"},
 }
 
 // confined names the only packages that may import a third-party module, tests

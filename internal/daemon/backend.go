@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -35,6 +36,9 @@ func (d *Daemon) Status() api.Status {
 		p := d.ports[name]
 		if p.up() && p.cut == "" {
 			s.Ports.Up++
+			if p.renamed != "" {
+				s.Problems = append(s.Problems, p.problem())
+			}
 			continue
 		}
 		s.Ports.Down++
@@ -46,12 +50,21 @@ func (d *Daemon) Status() api.Status {
 			Hint: "raise fdb_limit, or see `tapestry port ls` for who owns them",
 		})
 	}
+	if d.eff.FDBLimit > d.tableLimit {
+		s.Problems = append(s.Problems, api.Problem{
+			What: fmt.Sprintf("fdb_limit is %d, but the table in memory holds %d", d.eff.FDBLimit, d.tableLimit),
+			Hint: "tapestry upgrade starts a worker with the larger table; addresses are learned again",
+		})
+	}
 	return s
 }
 
 func (p *port) problem() api.Problem {
 	if p.cut != "" {
 		return api.Problem{What: p.cut, Hint: "take the second path between its networks away; the port opens by itself"}
+	}
+	if p.up() {
+		return api.Problem{What: fmt.Sprintf("port %s: %s", p.name, p.renaming()), Hint: fmt.Sprintf("ip link set %s name %s", p.renamed, p.reply.Device)}
 	}
 	return api.Problem{What: fmt.Sprintf("port %s is down: %s", p.name, p.reason), Hint: p.hint}
 }
@@ -129,7 +142,7 @@ func (d *Daemon) portRow(name string) api.Port {
 		Name: name, ID: p.id, Kind: c.Kind(), Device: p.device(), Netns: p.req.Netns, State: "up",
 		Network: c.Access, Trunk: slices.Clone(c.Trunk), Native: c.Native, MTU: p.req.MTU, MAC: p.mac(),
 		Addresses: []string{}, Origin: "config", Offloads: offloads(p), Entries: d.table.PortLen(p.id),
-		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops), Restarts: p.heals, Since: p.since,
+		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops), Restarts: p.heals, Since: p.since, Missed: p.missed,
 	}
 	if row.Trunk == nil {
 		row.Trunk = []string{}
@@ -141,6 +154,8 @@ func (d *Daemon) portRow(name string) api.Port {
 		row.State, row.Reason = "down", p.reason
 	} else if p.cut != "" {
 		row.State, row.Reason = "down", p.cut
+	} else if p.renamed != "" {
+		row.Reason = p.renaming()
 	}
 	if d.st.Ports[name].Attached != "" {
 		row.Origin = "attach"
@@ -186,33 +201,43 @@ func offloads(p *port) []string {
 	return out
 }
 
-// FDB implements api.Backend.
-func (d *Daemon) FDB() []api.Entry {
+// FDB implements api.Backend. Only the keys are sorted, eight octets an entry:
+// rows are made one by one.
+func (d *Daemon) FDB() iter.Seq[api.Entry] {
 	return d.entries(func(fdb.Entry) bool { return true })
 }
 
-// entries lists the table's entries that keep selects, by network and address.
-func (d *Daemon) entries(keep func(fdb.Entry) bool) []api.Entry {
-	n, now := *d.names.Load(), tick()
-	out := []api.Entry{}
-	d.table.Walk(func(e fdb.Entry) bool {
-		if !keep(e) {
+// entries yields the table's entries that keep selects, by network and address.
+func (d *Daemon) entries(keep func(fdb.Entry) bool) iter.Seq[api.Entry] {
+	return func(yield func(api.Entry) bool) {
+		n, now := *d.names.Load(), tick()
+		var keys []fdb.Key
+		d.table.Walk(func(e fdb.Entry) bool {
+			if keep(e) {
+				keys = append(keys, fdb.MakeKey(e.VID, e.MAC))
+			}
 			return true
+		})
+		slices.SortFunc(keys, func(a, b fdb.Key) int {
+			return cmp.Or(cmp.Compare(a.VID(), b.VID()), cmp.Compare(a, b))
+		})
+		for _, k := range keys {
+			if e, ok := d.table.Entry(k); ok && !yield(entryRow(n, e, now)) {
+				return
+			}
 		}
-		row := api.Entry{
-			Network: n.network(e.VID), VLAN: int(e.VID), MAC: e.MAC, Port: n.port(e.Port),
-			Kind: "dynamic", AgeS: int(e.Age(now).Seconds()), Moves: e.Moves,
-		}
-		if e.Static {
-			row.Kind = "static"
-		}
-		out = append(out, row)
-		return true
-	})
-	slices.SortFunc(out, func(a, b api.Entry) int {
-		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC.Uint64(), b.MAC.Uint64()))
-	})
-	return out
+	}
+}
+
+func entryRow(n names, e fdb.Entry, now fdb.Tick) api.Entry {
+	row := api.Entry{
+		Network: n.network(e.VID), VLAN: int(e.VID), MAC: e.MAC, Port: n.port(e.Port),
+		Kind: "dynamic", AgeS: int(e.Age(now).Seconds()), Moves: e.Moves,
+	}
+	if e.Static {
+		row.Kind = "static"
+	}
+	return row
 }
 
 // tick is the filtering database's present.
@@ -233,7 +258,7 @@ func (d *Daemon) Why(mac string) (api.Why, error) {
 	if err != nil {
 		return api.Why{}, &api.Error{Code: 2, Msg: err.Error()}
 	}
-	w := api.Why{MAC: m, Entries: d.entries(func(e fdb.Entry) bool { return e.MAC == m }), History: d.taught(d.table.HistoryOf(m))}
+	w := api.Why{MAC: m, Entries: slices.Collect(d.entries(func(e fdb.Entry) bool { return e.MAC == m })), History: d.taught(d.table.HistoryOf(m))}
 	if len(w.Entries)+len(w.History) == 0 {
 		return w, &api.Error{Code: 5, Msg: fmt.Sprintf("%s is not in the FDB, and the history does not reach back to it", m),
 			Hint: "`tapestry fdb ls` lists the addresses that are known"}

@@ -175,21 +175,23 @@ func (d *Daemon) owner(name string, p *config.Port) error {
 		if other == name || theirs == nil {
 			continue
 		}
-		if what := common(mine, theirs); what != "" {
+		sameNetwork := slices.ContainsFunc(p.Networks(), func(n string) bool { return slices.Contains(d.cfg.Ports[other].Networks(), n) })
+		if what := common(mine, theirs, sameNetwork); what != "" {
 			return &api.Error{Code: 6, Msg: fmt.Sprintf("port %s: %s belongs to port %s already", name, what, other), Hint: "tapestry port show " + other}
 		}
 	}
 	return nil
 }
 
-// common names what two interfaces can't both have, or "".
-func common(a, b *config.Interface) string {
+// common names what two interfaces can't both have, or "". Two networks may use
+// the same addresses.
+func common(a, b *config.Interface, sameNetwork bool) string {
 	if a.MAC == b.MAC && !a.MAC.IsZero() {
 		return "MAC " + a.MAC.String()
 	}
 	for _, x := range a.Address {
 		for _, y := range b.Address {
-			if x.Addr() == y.Addr() {
+			if sameNetwork && x.Addr() == y.Addr() {
 				return "address " + x.Addr().String()
 			}
 		}
@@ -280,19 +282,19 @@ func attachment(r api.AttachRequest) (*config.Port, error) {
 	return p, nil
 }
 
-var notInName = regexp.MustCompile(`[^a-z0-9._-]+`)
+// notInName matches what a port's name can't hold: foreign characters, and dots
+// in a row, which are no name of a file.
+var notInName = regexp.MustCompile(`[^a-z0-9._-]+|\.{2,}`)
 
 // portName makes a port's name of what the user called the container.
 func (d *Daemon) portName(label, ifname string) string {
-	base := strings.Trim(notInName.ReplaceAllString(strings.ToLower(label), "-"), "-._")
-	if base == "" {
-		base = "port"
-	}
-	base = base[:min(len(base), 40)]
 	if ifname != "eth0" {
-		base += "-" + notInName.ReplaceAllString(strings.ToLower(ifname), "-")
+		label += "-" + ifname
 	}
-	return base
+	name := notInName.ReplaceAllString(strings.ToLower(label), "-")
+	name = strings.TrimLeft(name, "-._")
+	name = strings.TrimRight(name[:min(len(name), 48)], "-._")
+	return cmp.Or(name, "port")
 }
 
 // Detach implements api.Backend.

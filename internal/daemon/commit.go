@@ -190,7 +190,7 @@ func (d *Daemon) bring(c *change, name string) error {
 		}
 	}
 	if err := d.open(p); err != nil {
-		return refusal(fmt.Sprintf("port %s", name), err)
+		return refusal("", err)
 	}
 	d.ports[name] = p
 	c.undo = append(c.undo, func() { d.putBack(old, p) })

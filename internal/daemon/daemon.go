@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -58,16 +59,25 @@ type port struct {
 	req   keeper.PortRequest
 	reply keeper.PortReply // as last opened
 
-	queue  vswitch.Queue // nil when it can't be opened
-	fd     int           // of the queue; -1 with it nil
-	reason string        // why it is down; empty = up
-	hint   string
-	since  time.Time // of up or down
-	heals  uint64    // how often it came back
-	cut    string    // what the loop guard says; empty = not cut
+	queue   vswitch.Queue // nil when it can't be opened
+	fd      int           // of the queue; -1 with it nil
+	reason  string        // why it is down; empty = up
+	hint    string
+	since   time.Time // of up or down
+	heals   uint64    // how often it came back
+	cut     string    // what the loop guard says; empty = not cut
+	renamed string    // what its interface is called now; empty = as it was opened
+
+	plain  bool   // the kernel refused a GSO write: opened without offloads
+	missed uint64 // frames that the kernel dropped before the switch could read them
 
 	attempts int       // failed openings in a row
 	next     time.Time // of the next one
+}
+
+// renaming says what became of the interface of a port that is up all the same.
+func (p *port) renaming() string {
+	return fmt.Sprintf("interface %s has been renamed to %s, where a restarted switch won't find it", p.reply.Device, p.renamed)
 }
 
 // up reports whether frames can flow.

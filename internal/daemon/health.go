@@ -3,11 +3,13 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/tapestry-net/tapestry/internal/api"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/packet"
 	"github.com/tapestry-net/tapestry/switch/port/tap"
 )
 
@@ -94,7 +96,7 @@ func (d *Daemon) drop(p *port, reason, hint string) {
 func (d *Daemon) retry(p *port) {
 	q := newPort(p.name, p.id, p.req)
 	q.req.Reopen = true
-	q.heals = p.heals + 1
+	q.heals, q.plain, q.missed = p.heals+1, p.plain, p.missed
 	if err := d.open(q); err != nil {
 		p.fail(err)
 		return
@@ -109,22 +111,27 @@ func (d *Daemon) retry(p *port) {
 	d.hub.publish(api.Event{Kind: "port", What: fmt.Sprintf("port %s is up", p.name), Port: p.name})
 }
 
-// look checks every port with one system call, and tries those again that are
-// down for lack of an interface.
+// look checks every port, and tries those again that are down for lack of an
+// interface.
 func (d *Daemon) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	var taps []*port
+	d.releaseLost()
+	var taps, others []*port
 	var fds []int
 	for _, p := range d.ports {
-		switch {
-		case p.queue == nil && now.After(p.next):
-			d.retry(p)
-		case p.queue != nil && !p.reply.Packet:
+		if p.queue == nil {
+			if now.After(p.next) {
+				d.retry(p)
+			}
+			continue
+		}
+		if !p.reply.Packet {
 			taps, fds = append(taps, p), append(fds, p.fd)
-		case p.queue != nil:
-			d.judgeDevice(p)
+		}
+		if p.reply.Packet || p.reply.HostEnd != "" {
+			others = append(others, p)
 		}
 	}
 	states, err := tap.States(nil, fds)
@@ -134,6 +141,29 @@ func (d *Daemon) look() {
 	}
 	for i, s := range states {
 		d.judge(taps[i], s)
+	}
+	if len(others) > 0 {
+		d.judgeOthers(others)
+	}
+}
+
+// releaseLost lets go of ports whose namespace has gone by its name, also where
+// the port itself has kept it alive. The caller holds mu.
+func (d *Daemon) releaseLost() {
+	lost, err := d.keeper.Lost()
+	if err != nil {
+		d.log.Error("look for lost namespaces", "err", err)
+		return
+	}
+	for _, name := range lost {
+		p := d.ports[name]
+		if p == nil || p.queue == nil {
+			continue
+		}
+		d.drop(p, fmt.Sprintf("its namespace %s has gone", p.req.Netns), "it comes back by itself when a namespace of that name does")
+		if err := d.keeper.Remove(name); err != nil {
+			d.log.Error("remove interface", "port", name, "err", err)
+		}
 	}
 }
 
@@ -145,13 +175,75 @@ func (d *Daemon) judge(p *port, s tap.State) {
 	case tap.StateDown:
 		d.changed(p, fmt.Sprintf("interface %s is set down", p.reply.Device), "ip link set "+p.reply.Device+" up")
 	default:
+		if p.reply.HostEnd != "" {
+			break // of a veth the ends decide
+		}
+		d.changed(p, "", "")
+		p.renamed = ""
+		if name, err := tap.Name(p.fd); err == nil && name != p.reply.Device {
+			p.renamed = name
+		}
+	}
+	if q, ok := p.queue.(*tap.Queue); ok && q.GSORefused() && !p.plain {
+		p.plain = true
+		d.drop(p, "this kernel refuses GSO writes", "none needed: the port is opened again without offloads")
+		d.retry(p)
+	}
+}
+
+// judgeOthers does the same for ports whose state is that of an interface in the
+// daemon's namespace.
+func (d *Daemon) judgeOthers(ports []*port) {
+	now, err := listInterfaces()
+	if err != nil {
+		d.log.Error("look at ports", "err", err)
+		return
+	}
+	for _, p := range ports {
+		switch {
+		case p.queue == nil: // dropped meanwhile
+		case p.reply.Packet:
+			d.judgeDevice(p, now)
+		default:
+			d.judgeVeth(p, now)
+		}
+	}
+}
+
+// judgeVeth looks at the host end, which goes with the other end and has no
+// carrier while that one is set down.
+func (d *Daemon) judgeVeth(p *port, now interfaces) {
+	end, ok := now[p.reply.HostEnd]
+	switch {
+	case !ok && p.req.Adopt != "":
+		d.drop(p, fmt.Sprintf("interface %s has gone", p.req.Adopt), "it comes back by itself when the interface does")
+	case !ok:
+		d.drop(p, "its interface has been deleted, or its namespace has", "it comes back by itself when the namespace does")
+	case end.Flags&net.FlagUp == 0:
+		d.changed(p, fmt.Sprintf("interface %s is set down", end.Name), "ip link set "+end.Name+" up")
+	case end.Flags&net.FlagRunning == 0:
+		d.changed(p, fmt.Sprintf("interface %s is set down", p.far()), "set it up inside the container")
+	default:
 		d.changed(p, "", "")
 	}
 }
 
-// judgeDevice does the same for a port of an existing interface.
-func (d *Daemon) judgeDevice(p *port) {
-	err := deviceState(p.reply.Device, p.reply.Ifindex)
+// far is what to call the container's end of a veth.
+func (p *port) far() string {
+	if p.req.Adopt != "" {
+		return "at the other end of " + p.req.Adopt
+	}
+	return p.reply.Device
+}
+
+// judgeDevice looks at an existing interface.
+func (d *Daemon) judgeDevice(p *port, now interfaces) {
+	if q, ok := p.queue.(*packet.Queue); ok {
+		if n, err := q.Dropped(); err == nil {
+			p.missed += uint64(n)
+		}
+	}
+	err := now.device(p.reply.Device, p.reply.Ifindex)
 	switch {
 	case err == nil:
 		d.changed(p, "", "")

@@ -29,7 +29,7 @@ type WorkerOptions struct {
 // keeper asked it to end or has ended, or when another worker has taken over.
 func Worker(o WorkerOptions) error {
 	if err := keeper.Confine(); err != nil {
-		return fmt.Errorf("confine worker: %w", err)
+		return err
 	}
 	k, err := keeper.Connect(keeper.WorkerFD)
 	if err != nil {

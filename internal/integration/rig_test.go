@@ -32,7 +32,9 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "tapestry")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry").CombinedOutput()
+	build := exec.Command("go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}

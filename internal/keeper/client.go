@@ -168,6 +168,15 @@ func (c *Client) List() ([]Held, error) {
 	}
 }
 
+// Lost names held ports, some if there are many, whose namespace has gone by
+// the name that they were opened with, or bears it no more. A descriptor opened
+// inside a namespace keeps that alive, so the port itself doesn't notice; Open
+// with Reopen lets go of it.
+func (c *Client) Lost() ([]string, error) {
+	a, err := c.call(request{Op: opLost}, 0)
+	return a.Names, err
+}
+
 // sweepLen is how many names of up to 63 octets go into one message.
 const sweepLen = 512
 

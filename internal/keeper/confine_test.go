@@ -11,12 +11,22 @@ import (
 )
 
 // Every thread, those made before and after, and every program executed has no
-// capability left. The program is built without cgo, as the product is.
+// capability left, whether the program is built without cgo, as the product is,
+// or with it, as a plain go build does where there is a C compiler.
 func TestConfine(t *testing.T) {
+	for _, cgo := range []string{"0", "1"} {
+		t.Run("CGO_ENABLED="+cgo, func(t *testing.T) { testConfine(t, cgo) })
+	}
+}
+
+func testConfine(t *testing.T, cgo string) {
 	bin := filepath.Join(t.TempDir(), "confined")
 	build := exec.Command("go", "build", "-o", bin, "./testdata/confined")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := build.CombinedOutput(); err != nil {
+		if _, missing := exec.LookPath("cc"); cgo == "1" && missing != nil {
+			t.Skip("needs a C compiler: apt-get install gcc libc6-dev")
+		}
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	cmd := exec.Command(bin)

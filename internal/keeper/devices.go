@@ -159,6 +159,20 @@ func (m machine) Remove(h Held) error {
 	return tap.Remove(ns, name, m.owner(r.Name))
 }
 
+// Lost implements Devices.
+func (m machine) Lost(h Held) bool {
+	if h.Request.Netns == "" {
+		return false
+	}
+	ns, err := netns.Open(h.Request.Netns)
+	if err != nil {
+		// A name without its mount is a plain file.
+		return errors.Is(err, netns.ErrNotFound) || errors.Is(err, netns.ErrInvalid)
+	}
+	defer ns.Close()
+	return ns.Inode() != h.Reply.NetnsID
+}
+
 // Set implements Devices. The interface is found by its number: it may have
 // been renamed.
 func (m machine) Set(h Held, s SetRequest) (PortReply, error) {

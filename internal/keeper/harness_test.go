@@ -354,6 +354,8 @@ func (l *ledger) Remove(h keeper.Held) error {
 	return os.Remove(filepath.Join(l.dir, h.Request.Name))
 }
 
+func (l *ledger) Lost(h keeper.Held) bool { return h.Request.Netns == "lost" }
+
 func (l *ledger) Sweep(keep func(string) bool) ([]string, error) {
 	var gone []string
 	for _, n := range l.names() {

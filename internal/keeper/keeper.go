@@ -50,6 +50,9 @@ type Devices interface {
 	// Remove takes away what Open made and puts back what it changed; what has
 	// gone already is no error. The caller closes h.FD afterwards.
 	Remove(h Held) error
+	// Lost reports whether the namespace of h can't be found any more by what
+	// the request calls it, or another one is called so now.
+	Lost(h Held) bool
 	// Sweep removes the interfaces in the daemon's namespace that bear our mark
 	// and the name of a port that keep refuses, and returns their names.
 	Sweep(keep func(port string) bool) ([]string, error)
@@ -71,8 +74,8 @@ type keeper struct {
 	alive      map[*worker]bool
 	cur        *worker  // the one that forwards; nil between two
 	upgrade    *upgrade // under way
-	crashes    []time.Time
-	ready      bool // said once, for good
+	crashes    int      // workers in a row that ended before they had settled
+	ready      bool     // said once, for good
 	stopping   bool
 	why        error // of an abort
 }

@@ -180,6 +180,22 @@ func TestPorts(t *testing.T) {
 			t.Errorf("got %+v, %v, want a port made anew", p, err)
 		}
 	})
+	t.Run("namespace lost", func(t *testing.T) {
+		r := tap("c3")
+		r.Netns = "lost"
+		_, fd, err := w.Open(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+		got, err := w.Lost()
+		if d := cmp.Diff([]string{"c3"}, got); err != nil || d != "" {
+			t.Errorf("%v %s", err, d)
+		}
+		if err := w.Remove("c3"); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("one device twice", func(t *testing.T) {
 		r := keeper.PortRequest{Name: "up", Kind: keeper.KindDevice, Device: "eth1"}
 		_, fd, err := w.Open(r)

@@ -93,6 +93,8 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 		return reply{}, nil, k.remove(r.Name)
 	case opList:
 		return k.list(r.Name)
+	case opLost:
+		return reply{Names: k.lost()}, nil, nil
 	case opSweep:
 		return k.sweep(w, r)
 	case opReady:
@@ -306,6 +308,18 @@ func (k *keeper) list(after string) (reply, []int, error) {
 		rep.Held, fds = append(rep.Held, *h), append(fds, h.FD)
 	}
 	return rep, fds, nil
+}
+
+// lost names the held ports whose namespace has gone, as many as one message
+// takes.
+func (k *keeper) lost() []string {
+	var names []string
+	for name, h := range k.held {
+		if len(names) < sweepLen && k.dev.Lost(*h) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // maxKeep bounds the names of one sweep; a switch has no more ports.

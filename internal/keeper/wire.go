@@ -35,6 +35,7 @@ const (
 	opSet      = "set"
 	opRemove   = "remove"
 	opList     = "list"
+	opLost     = "lost"
 	opSweep    = "sweep"
 	opReady    = "ready"
 	opUpgrade  = "upgrade"
@@ -72,7 +73,7 @@ type reply struct {
 	Port       *PortReply `json:"port,omitempty"`       // open, set
 	Held       []Held     `json:"held,omitempty"`       // list
 	More       bool       `json:"more,omitempty"`       // list
-	Names      []string   `json:"names,omitempty"`      // sweep: what was removed
+	Names      []string   `json:"names,omitempty"`      // sweep: what was removed; lost: ports
 }
 
 var errTooLong = fmt.Errorf("message is longer than %d octets", maxMessage)

@@ -18,6 +18,7 @@ type worker struct {
 	cmd        *exec.Cmd
 	conn       *net.UnixConn
 	generation uint64
+	started    time.Time
 	greeted    bool
 	keep       []string // names of a sweep whose rest is still to come
 }
@@ -39,7 +40,7 @@ func (k *keeper) start(exe int, takeover bool) (*worker, error) {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	k.generation++
-	w := &worker{conn: conn, generation: k.generation}
+	w := &worker{conn: conn, generation: k.generation, started: time.Now()}
 	w.cmd = &exec.Cmd{
 		Path:       fmt.Sprintf("/proc/self/fd/%d", exe),
 		Args:       append([]string{k.opts.Binary}, k.opts.WorkerArgs...),
@@ -108,24 +109,28 @@ func (k *keeper) exited(w *worker, err error) {
 		if u != nil {
 			k.giveUp("the running worker ended: " + how)
 		}
-		k.restart()
+		k.restart(time.Since(w.started))
 	}
 }
 
-// crashWindow is how long a crash makes the next restart wait longer.
-const crashWindow = time.Minute
+// settled is how long a worker has lived when its end no longer counts as one
+// more of a series: frames wait for the next worker, so only those that end as
+// soon as they have begun make it wait.
+const settled = time.Second
 
-// restart starts the next worker, at once or after the back-off.
-func (k *keeper) restart() {
-	now := time.Now()
-	k.crashes = slices.DeleteFunc(k.crashes, func(t time.Time) bool { return now.Sub(t) > crashWindow })
-	k.crashes = append(k.crashes, now)
-	d := backOff(len(k.crashes))
+// restart starts the next worker, at once or after the back-off. The one before
+// has lived for so long.
+func (k *keeper) restart(lived time.Duration) {
+	if lived >= settled {
+		k.crashes = 0
+	}
+	k.crashes++
+	d := backOff(k.crashes)
 	if d == 0 {
 		k.startAgain()
 		return
 	}
-	k.log.Warn("worker keeps ending, starting it later", "times", len(k.crashes), "wait", d)
+	k.log.Warn("worker keeps ending, starting it later", "times", k.crashes, "wait", d)
 	k.after(d, k.startAgain)
 }
 
@@ -136,14 +141,13 @@ func (k *keeper) startAgain() {
 	w, err := k.start(k.exe, false)
 	if err != nil {
 		k.log.Error("worker doesn't start", "err", err)
-		k.after(backOff(len(k.crashes)+2), k.startAgain) // never at once
+		k.after(backOff(k.crashes+2), k.startAgain) // never at once
 		return
 	}
 	k.cur = w
 }
 
-// backOff is how long to wait after the n-th crash within crashWindow: nothing
-// twice, then from 100 ms doubling up to 5 s.
+// backOff is how long to wait after the n-th crash of a series: nothing twice, then from 100 ms doubling up to 5 s.
 func backOff(n int) time.Duration {
 	const first, most = 100 * time.Millisecond, 5 * time.Second
 	if n <= 2 {

@@ -8,6 +8,7 @@ package apitest
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"net"
 	"slices"
@@ -167,10 +168,10 @@ func (s *Switch) Ports() []api.Port {
 }
 
 // FDB implements api.Backend.
-func (s *Switch) FDB() []api.Entry {
+func (s *Switch) FDB() iter.Seq[api.Entry] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.entries)
+	return slices.Values(slices.Clone(s.entries))
 }
 
 // History implements api.Backend.
@@ -185,7 +186,7 @@ func (s *Switch) Why(mac string) (api.Why, error) {
 		return api.Why{}, api.Errorf(api.CodeInvalid, "%v", err)
 	}
 	w := api.Why{MAC: m}
-	for _, e := range s.FDB() {
+	for e := range s.FDB() {
 		if e.MAC == m {
 			w.Entries = append(w.Entries, e)
 		}
