@@ -44,6 +44,9 @@ func (d *Datagram) Segments() int {
 //
 // Hot path: no allocation.
 func (d *Datagram) Segment(i int) []byte {
+	if d.Size <= 0 {
+		return d.Data
+	}
 	from := i * d.Size
 	to := min(from+d.Size, len(d.Data))
 	return d.Data[from:to:to]
