@@ -100,7 +100,7 @@ func TestForward(t *testing.T) {
 			if n := testing.AllocsPerRun(100, func() {
 				fill(l.batch, tt.dst, tt.src)
 				l.now += 1e6
-				l.forward(v, v.ports[1], l.batch)
+				l.forwardFrom(v, v.ports[1])
 			}); n != 0 {
 				t.Errorf("forwarding a batch allocates %v times, want 0", n)
 			}
@@ -131,7 +131,7 @@ func BenchmarkForward(b *testing.B) {
 			b.SetBytes(60)
 			b.ReportAllocs()
 			for i := 0; i < b.N; i += frame.BatchLen {
-				l.forward(v, v.ports[1], l.batch)
+				l.forwardFrom(v, v.ports[1])
 			}
 			copies := l.cells.sent.load()
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(copies), "ns/copy")
@@ -157,7 +157,53 @@ func BenchmarkLearn(b *testing.B) {
 			b.StartTimer()
 		}
 		fill(l.batch, one(bob), func(int) frame.MAC { next++; return frame.MACFromUint64(next) })
-		l.forward(v, v.ports[1], l.batch)
+		l.forwardFrom(v, v.ports[1])
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "MAC/s")
+}
+
+// forwardFrom forwards the loop's batch as if it had come in by p.
+func (l *loop) forwardFrom(v *view, p *port) {
+	for i := range l.batch.Frames {
+		l.ins[i] = p
+	}
+	l.forward(v, l.batch)
+}
+
+// rotating is a Receiver whose batches hold 64 frames of ports 1 to ports in turn.
+type rotating struct {
+	ports int
+	left  int
+}
+
+func (r *rotating) FD() int       { return 1 }
+func (r *rotating) Waiting() bool { return r.left > 0 }
+
+func (r *rotating) Receive(b *frame.Batch) error {
+	r.left--
+	fill(b, one(bob), func(i int) frame.MAC { return frame.MACFromUint64(0x020000000100 + uint64(i%r.ports)) })
+	for i := range b.Frames {
+		b.Frames[i].In, b.Frames[i].VID = frame.PortID(1+i%r.ports), 10
+	}
+	return nil
+}
+
+func TestReceiveAny(t *testing.T) {
+	l, v := still(t, 5, func(p *Port) {
+		if p.ID < 5 {
+			p.Native, p.Tagged = 0, []frame.VID{10}
+		}
+	})
+	l.sw.fdb.Learn(fdb.MakeKey(10, bob), 5, 0, nil)
+	r := &rotating{ports: 4}
+	h := &hearer{from: r, line: new(line)}
+	if n := testing.AllocsPerRun(100, func() {
+		r.left = 3
+		l.receiveAny(v, h)
+	}); n != 0 {
+		t.Errorf("receiving for several ports allocates %v times, want 0", n)
+	}
+	if got, want := v.ports[1].count.sum().RX.Frames, uint64(101*3*16); got != want {
+		t.Errorf("port 1 counts %d frames, want %d", got, want)
+	}
 }

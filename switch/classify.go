@@ -7,7 +7,8 @@ import "github.com/tapestry-net/tapestry/switch/frame"
 // other than ReasonNone drops the frame.
 //
 // A tag of VID 0 carries priority only: the frame belongs to the native
-// network, as an untagged one does. A tag that is not 802.1Q's is payload.
+// network, as an untagged one does. A tag that is not 802.1Q's is payload. A
+// receiver that knows the network by other means than a tag has set f.VID.
 //
 // Hot path: no allocation.
 func (v *view) classify(p *port, f *frame.Frame, h *frame.Header) (frame.VID, frame.Reason) {
@@ -17,6 +18,14 @@ func (v *view) classify(p *port, f *frame.Frame, h *frame.Header) (frame.VID, fr
 	}
 	vid := h.Tag.VID()
 	switch {
+	case f.VID != 0:
+		if h.Tag.Present() {
+			return 0, frame.TagNotAccepted
+		}
+		if _, ok := p.carries(f.VID); !ok || !f.VID.Valid() {
+			return 0, frame.VLANNotMember
+		}
+		return f.VID, frame.ReasonNone
 	case !h.Tag.Present() || vid == frame.VIDPriority:
 		if p.native == frame.VIDReserved {
 			return 0, frame.VLANNotMember

@@ -10,7 +10,8 @@
 //
 // # Stages
 //
-// A loop takes up to 64 frames from one port. All are classified and filtered,
+// A loop takes up to 64 frames from one port, or from a Receiver, which hears
+// several ports and names that of each frame. All are classified and filtered,
 // then all sources are learned, then each is decided about and its copies are
 // listed by egress port, then the lists are transmitted. decide is a pure
 // function of the view, the table and the frame's header; Explain calls it too.
@@ -48,7 +49,7 @@
 // # Concurrency
 //
 // A loop owns a thread, an epoll instance and the ports whose ID has its number
-// as remainder. Loops share the view, which is immutable and replaced as a
+// as remainder; the first loop polls all Receivers. Loops share the view, which is immutable and replaced as a
 // whole, and the filtering database, which they read without a lock. A counter
 // has one writer. Apply, Stop and Close ask the loops for an answer between two
 // batches, and so know that nothing is under way.

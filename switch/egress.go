@@ -145,11 +145,14 @@ func (l *loop) write(o *outlist, at int) (refused int, bytes uint64) {
 	sent, err := o.port.queue.Transmit(l.wire)
 	l.cells.writes.add(uint64(l.wire.Len()))
 	if sent < l.wire.Len() {
-		why := cause(err)
+		first := cause(err)
 		for i := range l.wire.Frames {
 			f := &l.wire.Frames[i]
 			if f.Refused {
-				n := int(f.Copies)
+				n, why := int(f.Copies), first
+				if f.Why != frame.ReasonNone {
+					why = f.Why
+				}
 				refused += n
 				bytes += uint64(f.Len())
 				if n > 0 {

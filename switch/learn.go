@@ -10,18 +10,19 @@ import (
 // station was seen in a batch holds for all of the batch.
 //
 // Hot path: no allocation.
-func (l *loop) learn(v *view, in *port, b *frame.Batch) {
+func (l *loop) learn(v *view, b *frame.Batch) {
 	var last fdb.Key
+	var before *port
 	for i := range b.Frames {
-		d, h := &l.verdicts[i], &l.headers[i]
+		d, h, in := &l.verdicts[i], &l.headers[i], l.ins[i]
 		if d.Reason != frame.ReasonNone {
 			continue
 		}
 		key := fdb.MakeKey(d.VID, h.Src)
-		if key == last || v.reflected(l.sw.fdb, v.nets[d.VID], in, h) != nil {
+		if key == last && in == before || v.reflected(l.sw.fdb, v.nets[d.VID], in, h) != nil {
 			continue
 		}
-		last = key
+		last, before = key, in
 		l.teacher.Len, l.teacher.Head = len(b.Frames[i].Data), b.Frames[i].Data
 		switch outcome, old := l.sw.fdb.Learn(key, in.id, l.tick, &l.teacher); outcome {
 		case fdb.Inserted:

@@ -24,6 +24,9 @@ const (
 	// from a port that polls as failed or readable, before it counts as gone.
 	emptyErrors = 8
 	emptyReads  = 4096
+	// hearingLoop polls all receivers: their frames may be of one port, and what
+	// is remembered of a port has one writer.
+	hearingLoop = 0
 )
 
 var errSilent = errors.New("device polls readable and delivers nothing: it is gone or broken")
@@ -46,6 +49,7 @@ type loop struct {
 
 	// Of the present batch.
 	batch    *frame.Batch
+	ins      [frame.BatchLen]*port // where each frame came in
 	headers  [frame.BatchLen]frame.Header
 	verdicts [frame.BatchLen]frame.Verdict
 	teacher  fdb.Teacher
@@ -94,12 +98,22 @@ func (l *loop) release() {
 
 // watch makes the loop poll p's queue. Any goroutine may call it.
 func (l *loop) watch(p *port) error {
-	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, p.queue.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(p.id)})
+	return l.poll(p.queue.FD(), int32(p.id))
 }
 
-// unwatch takes p's queue out of the poll. It is not there when it has failed.
-func (l *loop) unwatch(p *port) {
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, p.queue.FD(), nil)
+// hear makes the loop poll a receiver, which events name by its descriptor's
+// negative. Any goroutine may call it.
+func (l *loop) hear(h *hearer) error {
+	return l.poll(h.from.FD(), int32(-h.from.FD()))
+}
+
+func (l *loop) poll(fd int, key int32) error {
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: key})
+}
+
+// unwatch takes a descriptor out of the poll. It is not there when it has failed.
+func (l *loop) unwatch(fd int) {
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
 // order is what a loop is told to do between two wake-ups.
@@ -172,11 +186,18 @@ func (l *loop) run() {
 		l.cells.wakeups.add(1)
 		v, rung := l.sw.view.Load(), false
 		for i := range l.events[:n] {
-			id := frame.PortID(l.events[i].Fd)
-			if id == 0 {
+			switch key := l.events[i].Fd; {
+			case key == 0:
 				rung = true
-			} else if p := v.port(id); p != nil && p.line != nil && p.loop == l.id && !p.line.dead.Load() {
-				l.receive(v, p, l.events[i].Events)
+			case key < 0:
+				if h := v.hearer(int(-key)); h != nil && l.id == hearingLoop && !h.line.dead.Load() {
+					l.receiveAny(v, h)
+				}
+			default:
+				p := v.port(frame.PortID(key))
+				if p != nil && p.line != nil && p.loop == l.id && !p.line.dead.Load() {
+					l.receive(v, p, l.events[i].Events)
+				}
 			}
 		}
 		if rung && !l.obey() {
@@ -225,7 +246,10 @@ func (l *loop) receive(v *view, p *port, polled uint32) {
 	switch {
 	case l.batch.Len() > 0:
 		p.line.empty = 0
-		l.forward(v, p, l.batch)
+		for i := range l.batch.Frames {
+			l.ins[i] = p
+		}
+		l.forward(v, l.batch)
 	case err == nil:
 		p.line.empty++
 		failed := polled&(unix.EPOLLERR|unix.EPOLLHUP) != 0
@@ -235,49 +259,88 @@ func (l *loop) receive(v *view, p *port, polled uint32) {
 	}
 	if err != nil {
 		// A dead descriptor polls readable for ever.
-		l.unwatch(p)
+		l.unwatch(p.queue.FD())
 		p.line.cause = err
 		p.line.dead.Store(true)
 		l.sw.emit(Event{Time: l.wall, Kind: EventPortDown, Port: p.id, Err: err})
 	}
 }
 
-// forward takes the frames of b, which came in by in, through every stage.
+// receiveAny takes from a receiver what one poll has brought, in batches, and
+// forwards it.
 //
 // Hot path: no allocation.
-func (l *loop) forward(v *view, in *port, b *frame.Batch) {
+func (l *loop) receiveAny(v *view, h *hearer) {
+	for more := true; more; more = h.from.Waiting() {
+		l.batch.Reset()
+		err := h.from.Receive(l.batch)
+		for i := range l.batch.Frames {
+			if l.ins[i] = v.port(l.batch.Frames[i].In); l.ins[i] == nil {
+				l.ins[i] = v.stray
+			}
+		}
+		if l.batch.Len() > 0 {
+			l.forward(v, l.batch)
+		}
+		if err != nil {
+			l.unwatch(h.from.FD())
+			h.line.dead.Store(true)
+			l.sw.emit(Event{Time: l.wall, Kind: EventPortDown, Err: err})
+			return
+		}
+	}
+}
+
+// forward takes the frames of b, which came in by l.ins, through every stage.
+//
+// Hot path: no allocation.
+func (l *loop) forward(v *view, b *frame.Batch) {
 	l.observed = l.sw.watcher.Load()
-	cut := in.state.fence.cut.Load()
 	for i := range b.Frames {
-		f, h := &b.Frames[i], &l.headers[i]
+		in, f, h := l.ins[i], &b.Frames[i], &l.headers[i]
 		vid, why := v.classify(in, f, h)
 		switch {
-		case cut:
+		case in.state.fence.cut.Load():
 			why = frame.Loop
+		case in == v.stray:
+			why = frame.PortDown
 		case why == frame.ReasonNone:
 			why = in.filter(v.nets[vid], f, h)
 		}
 		l.verdicts[i] = frame.Verdict{VID: vid, Reason: why}
-		l.tally.bytes += uint64(len(f.Data))
 	}
-	l.learn(v, in, b)
+	l.learn(v, b)
 	for i := range b.Frames {
-		d := &l.verdicts[i]
-		if d.Reason == frame.ReasonNone {
-			l.dispatch(v, in, &b.Frames[i], &l.headers[i], d)
+		if d := &l.verdicts[i]; d.Reason == frame.ReasonNone {
+			l.dispatch(v, l.ins[i], &b.Frames[i], &l.headers[i], d)
 		}
-		l.tally.verdicts[d.Action]++
-		l.tally.reasons[d.Reason]++
 		l.ends[i] = int32(len(l.copies))
 	}
 	l.flush()
 	if l.observed != nil {
-		l.show(in, b)
+		l.show(b)
 	}
 	l.cells.coalesced.add(l.egress.Stats.Coalesced - l.before.Coalesced)
 	l.cells.segmented.add(l.egress.Stats.Segmented - l.before.Segmented)
 	l.before = l.egress.Stats
-	l.publish(in, &l.tally)
+	l.count(b)
+}
+
+// count publishes the verdicts of the batch, one tally for each run of frames
+// that came in by one port. Every copy has been sent or refused.
+//
+// Hot path: no allocation.
+func (l *loop) count(b *frame.Batch) {
+	for i := range b.Frames {
+		if i > 0 && l.ins[i] != l.ins[i-1] {
+			l.publish(l.ins[i-1], &l.tally)
+		}
+		d := &l.verdicts[i]
+		l.tally.verdicts[d.Action]++
+		l.tally.reasons[d.Reason]++
+		l.tally.bytes += uint64(len(b.Frames[i].Data))
+	}
+	l.publish(l.ins[b.Len()-1], &l.tally)
 }
 
 // dispatch decides about one frame and sends its copies.
@@ -309,10 +372,10 @@ func (l *loop) dispatch(v *view, in *port, f *frame.Frame, h *frame.Header, d *f
 }
 
 // show tells the observers of the batch.
-func (l *loop) show(in *port, b *frame.Batch) {
+func (l *loop) show(b *frame.Batch) {
 	start := int32(0)
 	for i := range b.Frames {
-		o := Observation{Time: l.wall, In: in.id, Frame: &b.Frames[i], Verdict: l.verdicts[i], Copies: l.copies[start:l.ends[i]]}
+		o := Observation{Time: l.wall, In: l.ins[i].id, Frame: &b.Frames[i], Verdict: l.verdicts[i], Copies: l.copies[start:l.ends[i]]}
 		start = l.ends[i]
 		for _, w := range l.observed.list {
 			w.Observe(&o)

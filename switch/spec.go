@@ -13,6 +13,8 @@ import (
 type Spec struct {
 	Networks []Network
 	Ports    []Port
+	// Receivers hear the frames of ports whose queues only transmit.
+	Receivers []Receiver
 	// Lab relays every reserved group address and switches the loop guard and
 	// storm control off, as `profile: lab` does.
 	Lab bool
@@ -48,6 +50,9 @@ type Port struct {
 	Queue Queue
 	// MTU is the port's own limit in octets of L3 packet; 0 = the network's.
 	MTU int
+	// OwnMTU leaves it to the queue to refuse what is too long: no limit is
+	// checked, not even the network's.
+	OwnMTU bool
 
 	// Native is the VID of the network whose frames are untagged on this port;
 	// 0 = untagged frames are refused. An access port has Native and no Tagged.

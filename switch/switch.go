@@ -139,20 +139,50 @@ func (s *Switch) Apply(spec Spec) error {
 func (s *Switch) poll(v, old *view) error {
 	var added []*port
 	for _, p := range v.ports {
-		if p == nil || p.queue == nil || p.line == old.lineOf(p.id) {
+		if !p.polled() || p.line == old.lineOf(p.id) {
 			continue
 		}
 		if err := s.loops[p.loop].watch(p); err != nil {
 			for _, p := range added {
-				s.loops[p.loop].unwatch(p)
+				s.loops[p.loop].unwatch(p.queue.FD())
 			}
 			return fmt.Errorf("port %s: poll its descriptor: %w", p.name, err)
 		}
 		added = append(added, p)
 	}
+	if err := s.hear(v, old); err != nil {
+		for _, p := range added {
+			s.loops[p.loop].unwatch(p.queue.FD())
+		}
+		return err
+	}
 	for _, p := range old.ports {
-		if p != nil && p.queue != nil && p.line != v.lineOf(p.id) {
-			s.loops[p.loop].unwatch(p)
+		if p.polled() && p.line != v.lineOf(p.id) {
+			s.loops[p.loop].unwatch(p.queue.FD())
+		}
+	}
+	return nil
+}
+
+// hear is poll for the receivers.
+func (s *Switch) hear(v, old *view) error {
+	l := s.loops[hearingLoop]
+	for i, h := range v.heard {
+		if was := old.hearer(h.from.FD()); was != nil && was.line == h.line {
+			continue
+		}
+		if err := l.hear(h); err != nil {
+			for _, h := range v.heard[:i] {
+				if was := old.hearer(h.from.FD()); was == nil || was.line != h.line {
+					l.unwatch(h.from.FD())
+				}
+			}
+			return fmt.Errorf("receiver: poll descriptor %d: %w", h.from.FD(), err)
+		}
+	}
+	for _, h := range old.heard {
+		if is := v.hearer(h.from.FD()); is == nil || is.line != h.line {
+			l.unwatch(h.from.FD())
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func TestApplyRefuses(t *testing.T) {
 // closedQueue has a descriptor that cannot be polled.
 type closedQueue struct{ *mem.Port }
 
-func (closedQueue) FD() int { return -1 }
+func (closedQueue) FD() int { return 1 << 30 }
 
 func TestApplyChangesNothingForOthers(t *testing.T) {
 	r := start(t, bridge(3))

@@ -14,6 +14,8 @@ import (
 // frames flow hangs off it by pointer and is carried from view to view.
 type view struct {
 	ports []*port    // by ID, nil where there is none
+	heard []*hearer  // the receivers
+	stray *port      // stands for ports that receivers name and that don't exist
 	list  []*network // in the spec's order
 	nets  [4096]*network
 	lab   bool
@@ -46,6 +48,7 @@ type port struct {
 	queue    Queue
 	can      frame.Offloads
 	mtu      int
+	ownMTU   bool // the queue checks it
 	native   frame.VID
 	tagged   *[64]uint64 // a bit for each VID; nil on an access port
 	isolated bool
@@ -87,6 +90,12 @@ type state struct {
 	fence     fence
 }
 
+// hearer is a Receiver ready for use.
+type hearer struct {
+	from Receiver
+	line *line // as long as the receiver is the same
+}
+
 func (v *view) port(id frame.PortID) *port {
 	if int(id) < len(v.ports) {
 		return v.ports[id]
@@ -101,6 +110,9 @@ func (v *view) lineOf(id frame.PortID) *line {
 	return nil
 }
 
+// polled reports whether p has a queue with a descriptor of its own.
+func (p *port) polled() bool { return p != nil && p.queue != nil && p.queue.FD() >= 0 }
+
 // carries reports whether p is a member of v, and whether tagged.
 func (p *port) carries(v frame.VID) (tagged, ok bool) {
 	if v == p.native {
@@ -114,6 +126,9 @@ func (p *port) carries(v frame.VID) (tagged, ok bool) {
 
 // limit is the greatest L3 length that may leave by p in n, 0 for no limit.
 func (p *port) limit(n *network) int {
+	if p.ownMTU {
+		return 0
+	}
 	if p.mtu != 0 && (n.mtu == 0 || p.mtu < n.mtu) {
 		return p.mtu
 	}
@@ -122,7 +137,7 @@ func (p *port) limit(n *network) int {
 
 // compile checks spec and makes it a view, taking over from old what goes on.
 func compile(spec Spec, old *view, loops int) (*view, error) {
-	v := &view{lab: spec.Lab}
+	v := &view{lab: spec.Lab, stray: newStray(old, loops)}
 	for _, n := range spec.Networks {
 		if err := v.addNetwork(n); err != nil {
 			return nil, fmt.Errorf("network %q: %w", n.Name, err)
@@ -136,7 +151,7 @@ func compile(spec Spec, old *view, loops int) (*view, error) {
 			return nil, fmt.Errorf("port %q: two ports have this name", p.Name)
 		}
 		names[p.Name] = true
-		if p.Queue != nil {
+		if p.Queue != nil && p.Queue.FD() >= 0 {
 			fd := p.Queue.FD()
 			if other, ok := fds[fd]; ok {
 				return nil, fmt.Errorf("port %q: shares descriptor %d with port %q", p.Name, fd, other)
@@ -146,6 +161,9 @@ func compile(spec Spec, old *view, loops int) (*view, error) {
 		if err := v.addPort(p, old, loops); err != nil {
 			return nil, fmt.Errorf("port %q: %w", p.Name, err)
 		}
+	}
+	if err := v.addReceivers(spec.Receivers, old, fds); err != nil {
+		return nil, err
 	}
 	v.join()
 	return v, v.checkPassthru()
@@ -195,7 +213,7 @@ func (v *view) addPort(p *Port, old *view, loops int) error {
 		return fmt.Errorf("pinned address %v: a group address is no source", p.MACPin)
 	}
 	c := &port{
-		id: p.ID, name: p.Name, queue: p.Queue, mtu: p.MTU,
+		id: p.ID, name: p.Name, queue: p.Queue, mtu: p.MTU, ownMTU: p.OwnMTU,
 		isolated: p.Isolated, hairpin: p.Hairpin, uplink: p.Uplink, mode: p.Mode, group: p.Group,
 		pin: p.MACPin, coalesce: !p.NoCoalesce, guarded: p.LoopGuard && !v.lab,
 		fdbLimit: max(p.FDBLimit, 0), loop: int(p.ID) % loops,
@@ -214,6 +232,41 @@ func (v *view) addPort(p *Port, old *view, loops int) error {
 		v.ports = append(v.ports, make([]*port, n-len(v.ports))...)
 	}
 	v.ports[p.ID] = c
+	return nil
+}
+
+// newStray makes the port that unknown ones are taken for, a member of nothing.
+func newStray(old *view, loops int) *port {
+	if old.stray != nil {
+		return old.stray
+	}
+	return &port{name: "unknown", native: frame.VIDReserved, state: new(state), count: make(portCount, loops)}
+}
+
+func (v *view) addReceivers(list []Receiver, old *view, fds map[int]string) error {
+	for _, r := range list {
+		if other, ok := fds[r.FD()]; ok || r.FD() <= 0 {
+			return fmt.Errorf("receiver: descriptor %d is none or that of port %q", r.FD(), other)
+		}
+		fds[r.FD()] = "a receiver"
+		h := &hearer{from: r}
+		if was := old.hearer(r.FD()); was != nil && was.from == r {
+			h.line = was.line
+		} else {
+			h.line = new(line)
+		}
+		v.heard = append(v.heard, h)
+	}
+	return nil
+}
+
+// hearer returns the receiver with descriptor fd.
+func (v *view) hearer(fd int) *hearer {
+	for _, h := range v.heard {
+		if h.from.FD() == fd {
+			return h
+		}
+	}
 	return nil
 }
 

@@ -68,11 +68,19 @@ type Frame struct {
 	Push  Tag
 	Pop   bool
 
+	// In and VID are set by a receiver that hears frames of several ports: the
+	// port that this one came in by, and the network it belongs to, which a tag
+	// would say otherwise. Other drivers leave them zero.
+	In  PortID
+	VID VID
+
 	// Copies is how many forwarded copies this frame stands for: 1, more when
 	// several were coalesced, 0 for every segment but the first of a cut frame.
 	Copies uint16
-	// Refused is set by a driver when it could not send the frame.
+	// Refused is set by a driver when it could not send the frame, and Why where
+	// the driver knows better than Transmit's error tells.
 	Refused bool
+	Why     Reason
 }
 
 // Len is the frame's length on the wire after Pop and Push, without FCS.
