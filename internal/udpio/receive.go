@@ -44,11 +44,12 @@ func (d *Datagram) Segments() int {
 //
 // Hot path: no allocation.
 func (d *Datagram) Segment(i int) []byte {
-	if d.Size <= 0 {
-		return d.Data
+	size := d.Size
+	if size <= 0 {
+		size = len(d.Data)
 	}
-	from := i * d.Size
-	to := min(from+d.Size, len(d.Data))
+	from := i * size
+	to := min(from+size, len(d.Data))
 	return d.Data[from:to:to]
 }
 
