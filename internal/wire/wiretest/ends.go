@@ -89,7 +89,20 @@ func Device(name string) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open device end %s: %w", name, err)
 	}
-	return f, nil
+	return deviceEnd{f}, nil
+}
+
+type deviceEnd struct{ *os.File }
+
+// Read is File.Read, but for the news that the interface is down, which comes
+// once: frames arrive again when it is up.
+func (e deviceEnd) Read(b []byte) (int, error) {
+	for {
+		n, err := e.File.Read(b)
+		if !errors.Is(err, unix.ENETDOWN) {
+			return n, err
+		}
+	}
 }
 
 func device(name string) (*os.File, error) {
