@@ -24,7 +24,7 @@ func (s *Sender) send() {
 			if r := &s.runs[j]; r.sock == sock {
 				r.sent = true
 				s.runOf[n] = j
-				s.compose(n, r.dest, r.tos, s.datagrams[r.first].iov, r.iovs, r.segment())
+				s.compose(n, r.dest, r.tos, s.pieces(n, r), r.segment())
 				n++
 			}
 		}
@@ -32,6 +32,17 @@ func (s *Sender) send() {
 	}
 	clear(s.iov[:s.iovs]) // drop references
 	s.datagrams, s.runs, s.iovs, s.arena = s.datagrams[:0], s.runs[:0], 0, 0
+}
+
+// pieces are those of the run that is to be message i.
+func (s *Sender) pieces(i int, r *run) []unix.Iovec {
+	if r.flat {
+		s.flat[i].Base = &s.memory[r.at]
+		s.flat[i].SetLen(r.octets)
+		return s.flat[i : i+1]
+	}
+	first := s.datagrams[r.first].iov
+	return s.iov[first : first+r.iovs]
 }
 
 // segment is the size that the kernel is to cut at; 0 = not at all.
@@ -43,11 +54,11 @@ func (r *run) segment() int {
 }
 
 // compose fills message i.
-func (s *Sender) compose(i int, d *Dest, tos uint8, iov, iovs, segment int) {
+func (s *Sender) compose(i int, d *Dest, tos uint8, iov []unix.Iovec, segment int) {
 	h := &s.messages[i].hdr
 	h.Name, h.Namelen = d.name(), d.rawLen
-	h.Iov = &s.iov[iov]
-	h.SetIovlen(iovs)
+	h.Iov = unsafe.SliceData(iov) // of an empty datagram there are none
+	h.SetIovlen(len(iov))
 	c, n := s.control[i][:], 0
 	if segment > 0 {
 		n += putControl(c, unix.SOL_UDP, unix.UDP_SEGMENT, uint32(segment), 2)
@@ -99,7 +110,7 @@ func (s *Sender) sendRuns(sock *Socket, n int) {
 func (s *Sender) sendPlain(r *run, why syscall.Errno, free int) {
 	for k := range r.count {
 		d := &s.datagrams[r.first+k]
-		s.compose(free, r.dest, r.tos, d.iov, d.iovs, 0)
+		s.compose(free, r.dest, r.tos, s.iov[d.iov:d.iov+d.iovs], 0)
 		_, errno := sendmmsg(r.sock.fd, s.messages[free:free+1])
 		if errno != 0 {
 			s.fail(d.tag, errno)
