@@ -1,0 +1,61 @@
+// Package tunnel carries networks between hosts in VXLAN: each remote VTEP is a
+// port of the switch, and what arrives from anybody else is refused.
+//
+//	            Peer (a Queue that only transmits)                 sending sockets by flow
+//	frame ──> VID → VNI, path MTU, TOS, flow hash ──> gather list ──> sendmmsg, UDP_SEGMENT
+//
+//	            Receivers (hear the frames of all peers)           one unconnected socket
+//	frame <── In, VID, GSO <── admission by source and VNI <── cut <── recvmmsg, UDP_GRO
+//
+// A peer port is a tagged member of its networks, in one split-horizon group
+// with all other peers: the engine knows nothing of VXLAN. The tunnel knows a
+// frame's network by the tag that the switch would have it carry, and sends the
+// frame untagged.
+//
+// # Admission
+//
+// A datagram becomes a frame when it comes from a configured peer, its header is
+// good, its VNI is a network's and one that this peer may carry, the inner frame
+// has a header and no 802.1Q tag, and the network isn't an encrypted one. What
+// fails is counted under its own reason, by peer where there is one, and teaches
+// nothing. Outer CE on an inner packet that isn't ECN-capable is a drop by RFC
+// 6040 clause 4.2, counted as bad_header: the two headers contradict each other.
+//
+// A network with encryption is closed both ways as long as no encrypted link is
+// there to carry it.
+//
+// # Checksums
+//
+// No frame is vouched for: whether the outer checksum was there and right can't
+// be told from a socket, so the inner one goes on to the container, or is
+// verified before frames are coalesced. On a virtual underlay a kernel VTEP leaves the
+// inner checksum unfilled, and the inner frame uncut: such frames get the offload
+// metadata that they had.
+//
+// # Liveness and path MTU
+//
+// Peers of our kind answer probes (message.go), which any other VTEP discards
+// since nothing has VNI 0. A peer that has answered and stops is down: frames to
+// it are refused as egress_down. One that never answered and sends frames is up
+// and passive. Probes padded to a size find the path MTU, since none is ever
+// fragmented. An inner packet that doesn't fit is answered with ICMP.
+//
+// # Ownership
+//
+// A Tunnel owns its receiving socket and the sockets that Options.Open returned.
+// Received frames share the receiver's memory and are good until its next
+// Receive.
+//
+// # Concurrency
+//
+// The Receivers belong to one loop. Peer.Transmit may be called by several
+// loops at once. Everything else may be called from any goroutine. What the hot
+// paths use is an immutable view behind an atomic pointer.
+//
+// # Standards
+//
+// RFC 7348; RFC 6040 (ECN, normal mode); RFC 2983 (DSCP, uniform model at encapsulation,
+// pipe at decapsulation); RFC 8899 (path MTU by probes); RFC 1191, 8201, 792,
+// 4443 (what is told to the sender). Differences: reserved bits (package vxlan);
+// inner tags are always refused.
+package tunnel

@@ -1,0 +1,212 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/internal/offload"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+const (
+	// complaintHead is how much of a packet is kept to be quoted: what fits an
+	// ICMPv6 error of the least MTU (RFC 4443 clause 2.4 c).
+	complaintHead = 1280 - ipv6Len - 8
+	// quoteIPv4 keeps an ICMP error within 576 octets (RFC 1812 clause 4.3.2.3).
+	quoteIPv4 = 576 - ipv4Len - 8
+	// complaintsPerTick bounds the errors between two ticks.
+	complaintsPerTick = 20
+	icmpTTL           = 64
+)
+
+// complaint is a packet that didn't fit, for its sender to hear of.
+type complaint struct {
+	peer *Peer
+	net  *network
+	mtu  int
+	n    int
+	head [frame.HeaderLen + complaintHead]byte // untagged
+}
+
+// tooBig notes that frame f, whose octets go on at after behind the addresses, is
+// longer than limit allows on the way to p. Beyond what a tick allows it only
+// costs the sender time.
+//
+// Hot path: no allocation.
+func (t *Tunnel) tooBig(p *Peer, n *network, f *frame.Frame, after, limit int) {
+	if f.Data[0]&1 != 0 || t.tokens.Load() <= 0 || t.tokens.Add(-1) < 0 {
+		return
+	}
+	select {
+	case i := <-t.spare:
+		c := &t.complaints[i]
+		c.peer, c.net, c.mtu = p, n, limit
+		c.n = copy(c.head[:], f.Data[:12])
+		c.n += copy(c.head[c.n:], f.Data[after:])
+		for _, part := range f.Frags {
+			c.n += copy(c.head[c.n:], part)
+		}
+		t.complained <- i
+	default:
+	}
+}
+
+// answerTooBig makes the error that the sender of c's packet is to hear, as an
+// Ethernet frame from the station that it wrote to; nil when none is due (RFC
+// 1122 clause 3.2.2, RFC 4443 clause 2.4 e). It comes from the network's own
+// address, or else from the packet's destination, as the kernel's VXLAN does.
+func answerTooBig(c *complaint) []byte {
+	b := c.head[:c.n]
+	var packet []byte
+	switch t := frame.EtherType(binary.BigEndian.Uint16(b[12:])); {
+	case t == frame.EtherTypeIPv4 && c.n >= frame.HeaderLen+ipv4Len+8:
+		packet = fragNeeded(b[frame.HeaderLen:], c.net.own[0], c.mtu)
+	case t == frame.EtherTypeIPv6 && c.n >= frame.HeaderLen+ipv6Len+8:
+		packet = packetTooBig(b[frame.HeaderLen:], c.net.own[1], c.mtu)
+	}
+	if packet == nil || b[6]&1 != 0 {
+		return nil
+	}
+	out := make([]byte, 0, frame.HeaderLen+len(packet))
+	out = append(out, b[6:12]...)
+	out = append(out, b[:6]...)
+	out = append(out, b[12:14]...)
+	return append(out, packet...)
+}
+
+// fragNeeded is the answer to IPv4 packet p, nil when none is due.
+func fragNeeded(p []byte, own netip.Addr, mtu int) []byte {
+	hdr := int(p[0]&15) * 4
+	src, dst := netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:]))
+	if p[6]&dontFragment == 0 || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 || hdr < ipv4Len || len(p) < hdr+8 ||
+		unspeakable(src) || unspeakable(dst) || p[9] == protoICMP && icmpv4Error(p[hdr]) {
+		return nil
+	}
+	if !own.IsValid() {
+		own = dst
+	}
+	body := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(mtu)) // RFC 1191 clause 4
+	body = append(body, p[:min(len(p), quoteIPv4)]...)
+	m := icmp.Message{Type: ipv4.ICMPTypeDestinationUnreachable, Code: 4, Body: &icmp.RawBody{Data: body}}
+	payload, err := m.Marshal(nil)
+	if err != nil {
+		return nil
+	}
+	h := ipv4.Header{
+		Version: 4, Len: ipv4Len, TOS: 0xc0, TotalLen: ipv4Len + len(payload), TTL: icmpTTL,
+		Protocol: protoICMP, Src: own.AsSlice(), Dst: src.AsSlice(),
+	}
+	b, err := h.Marshal()
+	if err != nil {
+		return nil
+	}
+	binary.BigEndian.PutUint16(b[10:], ^offload.Fold(offload.Sum(b, 0)))
+	return append(b, payload...)
+}
+
+// packetTooBig is the answer to IPv6 packet p, nil when none is due.
+func packetTooBig(p []byte, own netip.Addr, mtu int) []byte {
+	src, dst := netip.AddrFrom16([16]byte(p[8:])), netip.AddrFrom16([16]byte(p[24:]))
+	if unspeakable(src) || unspeakable(dst) || p[6] == protoICMPv6 && p[ipv6Len] < 128 {
+		return nil
+	}
+	if !own.IsValid() {
+		own = dst
+	}
+	m := icmp.Message{Type: ipv6.ICMPTypePacketTooBig, Body: &icmp.PacketTooBig{MTU: mtu, Data: p[:min(len(p), complaintHead)]}}
+	payload, err := m.Marshal(icmp.IPv6PseudoHeader(net.IP(own.AsSlice()), net.IP(src.AsSlice())))
+	if err != nil {
+		return nil
+	}
+	h := make([]byte, ipv6Len, ipv6Len+len(payload))
+	h[0] = 6 << 4
+	binary.BigEndian.PutUint16(h[4:], uint16(len(payload)))
+	h[6], h[7] = protoICMPv6, icmpTTL
+	copy(h[8:], own.AsSlice())
+	copy(h[24:], src.AsSlice())
+	return append(h, payload...)
+}
+
+// unspeakable reports whether no error is sent from or to a.
+func unspeakable(a netip.Addr) bool {
+	return a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// icmpv4Error reports whether an ICMP type is an error, which is never answered.
+func icmpv4Error(t uint8) bool { return t == 3 || t == 4 || t == 5 || t == 11 || t == 12 }
+
+// injector is a Receiver of frames that the tunnel makes itself.
+type injector struct {
+	bell int // eventfd
+
+	mu     sync.Mutex
+	frames []injected
+}
+
+type injected struct {
+	in   frame.PortID
+	vid  frame.VID
+	data []byte
+}
+
+// maxInjected bounds the frames that wait for the loop.
+const maxInjected = 64
+
+func newInjector() (*injector, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return &injector{bell: fd}, nil
+}
+
+func (j *injector) FD() int { return j.bell }
+
+func (j *injector) Waiting() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.frames) > 0
+}
+
+// put hands a frame over to the loop, unless too many wait.
+func (j *injector) put(f injected) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.frames) == maxInjected {
+		return
+	}
+	j.frames = append(j.frames, f)
+	one := [8]byte{7: 1}
+	_, _ = unix.Write(j.bell, one[:]) // fails only when the bell rings already
+}
+
+// Receive takes the lock that put holds for an append: it is called only when
+// there is something, which is rare.
+func (j *injector) Receive(b *frame.Batch) error {
+	var rung [8]byte
+	_, _ = unix.Read(j.bell, rung[:])
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := 0
+	for ; n < len(j.frames); n++ {
+		room := b.Room()
+		if room == nil {
+			break
+		}
+		f := &j.frames[n]
+		end := frame.Headroom + copy(room[frame.Headroom:], f.data)
+		c := b.Commit(frame.Headroom, end)
+		c.In, c.VID = f.in, f.vid
+	}
+	left := copy(j.frames, j.frames[n:])
+	clear(j.frames[left:])
+	j.frames = j.frames[:left]
+	return nil
+}

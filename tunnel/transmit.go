@@ -1,0 +1,183 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/internal/udpio"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/vxlan"
+)
+
+var (
+	errRefused = errors.New("tunnel: frame refused")
+	errClosed  = errors.New("tunnel: closed")
+)
+
+// Peer is a remote VTEP: a queue that only transmits, safe for several loops at
+// once. What it sends back is heard by the tunnel's Receivers.
+type Peer struct {
+	t    *Tunnel
+	id   frame.PortID
+	name string
+
+	dest  atomic.Pointer[udpio.Dest]
+	inner atomic.Int32 // longest inner packet that the path takes
+	down  atomic.Bool
+	stuck atomic.Bool // the kernel refused a datagram as too large
+
+	drops  counts // of what it sent and the tunnel refused
+	frames count  // of what it sent and the tunnel admitted
+
+	tended tended // Tunnel.mu
+}
+
+// FD is -1: a peer has no descriptor of its own.
+func (p *Peer) FD() int { return -1 }
+
+// Receive does nothing: see Tunnel.Receivers.
+func (p *Peer) Receive(*frame.Batch) error { return nil }
+
+// Offloads is none: what is to leave is cut and complete.
+func (p *Peer) Offloads() frame.Offloads { return 0 }
+
+// Close does nothing: Apply and Tunnel.Close let go of peers.
+func (p *Peer) Close() error { return nil }
+
+// Transmit sends the frames of b to the peer, each as one datagram. The network
+// is told by the tag that the frame would have on a wire: Push, or the one
+// stored in it. A refused frame has its reason in Why.
+//
+// Hot path: no allocation.
+func (p *Peer) Transmit(b *frame.Batch) (sent int, err error) {
+	v := p.t.view.Load()
+	s := p.t.borrow()
+	d := p.dest.Load()
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		if why := p.encapsulate(v, s, d, f, i); why != frame.ReasonNone {
+			f.Refused, f.Why, err = true, why, errRefused
+			continue
+		}
+		sent++
+	}
+	for _, failed := range s.Flush() {
+		f := &b.Frames[failed.Tag]
+		f.Refused, f.Why, err = true, p.cause(failed.Errno), failed.Errno
+		sent--
+	}
+	p.t.giveBack(s)
+	return sent, err
+}
+
+// encapsulate gathers frame f with tag i, or says why not. No octet of f is
+// changed or copied but the addresses, when a tag stands behind them.
+//
+// Hot path: no allocation.
+func (p *Peer) encapsulate(v *view, s *udpio.Sender, d *udpio.Dest, f *frame.Frame, i int) frame.Reason {
+	vid, stored := f.Push.VID(), f.Pop
+	if !f.Push.Present() && !f.Pop && len(f.Data) >= frame.HeaderLen+frame.TagLen {
+		vid, stored = frame.VID(binary.BigEndian.Uint16(f.Data[frame.HeaderLen:])&0xfff), true
+	}
+	n := v.nets[vid&0xfff]
+	switch {
+	case n == nil || p.down.Load() || len(f.Data) < frame.HeaderLen+frame.TagLen:
+		return frame.EgressDown
+	case n.Encrypt:
+		return frame.NotEncryptedYet
+	}
+	after := 12 // where the inner frame goes on behind its addresses
+	if stored {
+		after += frame.TagLen
+	}
+	size := 12 + len(f.Data) - after
+	for _, part := range f.Frags {
+		size += len(part)
+	}
+	if limit := p.limit(n); size-frame.HeaderLen > limit {
+		if f.Copies > 0 {
+			p.t.tooBig(p, n, f, after, limit)
+		}
+		return frame.MTUExceeded
+	}
+	if frame.EtherType(binary.BigEndian.Uint16(f.Data[after:])) == frame.EtherTypeCTag {
+		return frame.InnerTagged // the far side would refuse it
+	}
+	hash, tos := flow(f.Data, f.Data[after:])
+	sock := p.t.pool(d).Pick(hash)
+	if sock == nil {
+		return frame.EgressDown
+	}
+	if stored {
+		h := s.Begin(sock, d, tos, vxlan.HeaderLen+12)
+		vxlan.Put(h, n.VNI)
+		copy(h[vxlan.HeaderLen:], f.Data[:12])
+		s.Payload(f.Data[after:])
+	} else {
+		vxlan.Put(s.Begin(sock, d, tos, vxlan.HeaderLen), n.VNI)
+		s.Payload(f.Data)
+	}
+	for _, part := range f.Frags {
+		s.Payload(part)
+	}
+	s.End(i)
+	return frame.ReasonNone
+}
+
+// limit is the longest packet of n that reaches p in one piece.
+func (p *Peer) limit(n *network) int {
+	limit := int(p.inner.Load())
+	if n.MTU != 0 && n.MTU < limit {
+		return n.MTU
+	}
+	return limit
+}
+
+// cause is the reason for an error of sending.
+func (p *Peer) cause(e syscall.Errno) frame.Reason {
+	switch e {
+	case unix.EMSGSIZE:
+		p.stuck.Store(true)
+		return frame.MTUExceeded
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+		return frame.QueueFull
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.ENODEV, unix.EADDRNOTAVAIL, unix.EBADF:
+		return frame.EgressDown
+	}
+	return frame.TransmitRefused
+}
+
+// pool holds the sending sockets for d's family.
+func (t *Tunnel) pool(d *udpio.Dest) *udpio.Pool {
+	if d.IPv6() {
+		return t.pools[1]
+	}
+	return t.pools[0]
+}
+
+// borrow returns a Sender that nobody uses. There are as many as loops have ever
+// transmitted at once; only a new one allocates.
+//
+// Hot path: no allocation.
+func (t *Tunnel) borrow() *udpio.Sender {
+	for i := range t.senders {
+		if t.senders[i].Load() != nil {
+			if s := t.senders[i].Swap(nil); s != nil {
+				return s
+			}
+		}
+	}
+	return udpio.NewSender()
+}
+
+func (t *Tunnel) giveBack(s *udpio.Sender) {
+	for i := range t.senders {
+		if t.senders[i].CompareAndSwap(nil, s) {
+			return
+		}
+	}
+}

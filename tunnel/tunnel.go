@@ -1,0 +1,375 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/internal/udpio"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/vxlan"
+)
+
+// Group is the split-horizon group that all peer ports belong to.
+const Group = 255
+
+// Options are fixed for the life of a tunnel.
+type Options struct {
+	// Socket is what udpio.OpenReceiver returned, and becomes the tunnel's.
+	Socket int
+	// Open opens a sending socket as udpio.OpenSender does. It may block: it is
+	// called by Apply and by a goroutine of the tunnel.
+	Open func(udpio.SenderOptions) (fd int, err error)
+	// NoChecksum sends IPv4 datagrams without the outer UDP checksum.
+	NoChecksum bool
+	// Reserved is what becomes of headers with reserved bits.
+	Reserved vxlan.Mode
+	// UnderlayMTU is the packet size in octets that the underlay is taken to
+	// carry until probes have shown another; 0 = 1500. A peer that answers no
+	// probe is never sent more.
+	UnderlayMTU int
+	// Interval is how often a peer is asked whether it is there, and a third of
+	// the time after which a silent one is down; 0 = 1 s.
+	Interval time.Duration
+	// Events is told what happened to peers, by a goroutine of the tunnel. It
+	// must not call Apply or Close. nil for none.
+	Events func(Event)
+	// Ticks is the clock: each value is the time now. nil for five ticks an
+	// Interval.
+	Ticks <-chan time.Time
+}
+
+// Spec is the networks and peers as they shall be.
+type Spec struct {
+	Networks []Network
+	Peers    []PeerSpec
+}
+
+// Network is a network that spans hosts.
+type Network struct {
+	VID frame.VID
+	VNI vxlan.VNI
+	MTU int // octets of L3 packet; 0 = what the path takes
+	// Encrypt closes the network to everything but an encrypted link.
+	Encrypt bool
+	// Addresses are this host's own in the network: ICMP errors come from the
+	// last one of each family.
+	Addresses []netip.Addr
+}
+
+// PeerSpec is one remote VTEP.
+type PeerSpec struct {
+	ID      frame.PortID
+	Name    string
+	Address netip.AddrPort
+	VIDs    []frame.VID // the networks that it may carry
+}
+
+// State is whether a peer is there.
+type State uint8
+
+// States.
+const (
+	Connecting State = iota // nothing heard yet; it is sent to all the same
+	Up
+	Down // it answered, and stopped: nothing is sent
+)
+
+// String returns the contract's word.
+func (s State) String() string { return [...]string{"connecting", "up", "down"}[min(s, Down)] }
+
+// Event is a change of a peer's State or MTU, which the fields tell.
+type Event struct {
+	Time time.Time
+	Status
+}
+
+// Status is one peer as it is.
+type Status struct {
+	ID      frame.PortID
+	Name    string
+	Address netip.AddrPort
+	State   State
+	Passive bool      // up, and answers no probe, as the kernel's VTEP
+	Since   time.Time // of State
+	MTU     int       // longest inner packet in octets
+	// Drops counts what the peer sent and the tunnel refused.
+	Drops Drops
+}
+
+// heard is a message with its sender and size.
+type heard struct {
+	peer *Peer
+	message
+	size int
+}
+
+const (
+	maxSenders    = 16 // kept for further use
+	maxMessages   = 1024
+	maxComplaints = 32
+	ticksInterval = 5
+)
+
+// Tunnel is one receiving socket and the peers that it hears.
+type Tunnel struct {
+	o        Options
+	reserved vxlan.Mode
+	listen   netip.AddrPort
+	seed     maphash.Seed
+	rx       *receiver
+	inject   *injector
+	pools    [2]*udpio.Pool // IPv4, IPv6
+	view     atomic.Pointer[view]
+	senders  [maxSenders]atomic.Pointer[udpio.Sender]
+
+	strangers  counts // refused, of no peer
+	messages   chan heard
+	tokens     atomic.Int32
+	complaints [maxComplaints]complaint
+	spare      chan int // complaints that are free
+	complained chan int // and those to be answered
+
+	quit    chan struct{}
+	workers sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	now     time.Time // of the last tick
+	own     *udpio.Sender
+	pending []Event
+	retired Drops // of peers that are gone
+}
+
+// New takes over a receiving socket. Without a Spec it refuses everything.
+func New(o Options) (*Tunnel, error) {
+	if o.Open == nil {
+		return nil, errors.New("new tunnel: Options.Open is nil")
+	}
+	if o.Interval <= 0 {
+		o.Interval = time.Second
+	}
+	if o.UnderlayMTU <= 0 {
+		o.UnderlayMTU = 1500
+	}
+	t := &Tunnel{
+		o: o, reserved: o.Reserved, seed: maphash.MakeSeed(),
+		pools:    [2]*udpio.Pool{udpio.NewPool(), udpio.NewPool()},
+		messages: make(chan heard, maxMessages), quit: make(chan struct{}),
+		spare: make(chan int, maxComplaints), complained: make(chan int, maxComplaints),
+		own: udpio.NewSender(),
+	}
+	for i := range maxComplaints {
+		t.spare <- i
+	}
+	v, err := compile(Spec{})
+	if err != nil {
+		return nil, fmt.Errorf("new tunnel: %w", err)
+	}
+	t.view.Store(v)
+	if t.inject, err = newInjector(); err != nil {
+		return nil, fmt.Errorf("new tunnel: create eventfd: %w", err)
+	}
+	if t.rx, err = newReceiver(t, o.Socket); err != nil {
+		_ = unix.Close(t.inject.bell)
+		return nil, fmt.Errorf("new tunnel: %w", err)
+	}
+	t.listen = t.rx.udp.Addr()
+	t.senders[0].Store(udpio.NewSender())
+	t.workers.Go(t.open)
+	t.workers.Go(t.tend)
+	return t, nil
+}
+
+// Receivers hear all peers. The switch polls them as long as the tunnel is open.
+func (t *Tunnel) Receivers() []Receiver { return []Receiver{t.rx, t.inject} }
+
+// Listen is where the tunnel's socket is bound.
+func (t *Tunnel) Listen() netip.AddrPort { return t.listen }
+
+// Apply makes the tunnel be as s says, all or nothing. A peer of the former spec
+// with the same ID and name goes on, at another address if need be. Peers that
+// are gone refuse nothing: the switch forgets their ports first or right after.
+func (t *Tunnel) Apply(s Spec) error {
+	v, err := compile(s)
+	if err != nil {
+		return fmt.Errorf("apply tunnel: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return fmt.Errorf("apply tunnel: %w", errClosed)
+	}
+	for _, c := range v.list {
+		if err := t.reach(c.addr); err != nil {
+			return fmt.Errorf("apply tunnel: peer %q: %w", c.peer.name, err)
+		}
+	}
+	old := make(map[frame.PortID]*Peer)
+	for _, c := range t.view.Load().list {
+		old[c.peer.id] = c.peer
+	}
+	for i, c := range v.list {
+		if was := old[c.peer.id]; was != nil && was.name == c.peer.name {
+			c.peer = was
+			delete(old, was.id)
+		}
+		t.join(c.peer, s.Peers[i].Address)
+	}
+	t.view.Store(v)
+	for _, p := range old {
+		for i, n := range p.drops.load() {
+			t.retired[i] += n
+		}
+	}
+	return nil
+}
+
+// newPeer makes a peer that no tunnel has joined.
+func newPeer(s PeerSpec) *Peer { return &Peer{id: s.ID, name: s.Name} }
+
+// join makes p one of t's peers, at address to.
+func (t *Tunnel) join(p *Peer, to netip.AddrPort) {
+	d := udpio.NewDest(to)
+	if was := p.dest.Load(); was != nil && was.Addr() == d.Addr() {
+		return
+	}
+	if p.t == nil {
+		p.t = t
+	}
+	p.dest.Store(d)
+	p.down.Store(false)
+	p.tended = tended{since: t.now}
+	p.inner.Store(int32(p.link().InnerMTU(t.o.UnderlayMTU)))
+}
+
+func (p *Peer) link() vxlan.Link { return vxlan.Link{IPv6: p.dest.Load().IPv6()} }
+
+// reach makes sure that there is a socket to reach a by, and that its answers
+// can be heard.
+func (t *Tunnel) reach(a netip.Addr) error {
+	listen := t.listen.Addr()
+	if a.Is6() && listen.Is4() || a.Is4() && listen.Is6() && !listen.IsUnspecified() {
+		return fmt.Errorf("address %v: the tunnel listens on %v, which is of the other family", a, t.listen)
+	}
+	p := t.pools[0]
+	if a.Is6() {
+		p = t.pools[1]
+	}
+	if p.Pick(0) != nil {
+		return nil
+	}
+	return t.openSlot(p, 0)
+}
+
+// openSlot fills one slot of a pool. A slot that can't have a socket of its own
+// shares another's.
+func (t *Tunnel) openSlot(p *udpio.Pool, slot int) error {
+	local := t.listen.Addr()
+	switch v6 := p == t.pools[1]; {
+	case v6 && !local.Is6():
+		local = netip.IPv6Unspecified()
+	case !v6 && !local.Is4():
+		local = netip.IPv4Unspecified()
+	}
+	fd, err := t.o.Open(udpio.SenderOptions{Local: local, Slot: slot, NoChecksum: t.o.NoChecksum && local.Is4()})
+	if err != nil {
+		if other := p.Pick(0); other != nil {
+			p.Put(slot, other)
+		}
+		return err
+	}
+	s, err := udpio.NewSocket(fd)
+	if err != nil {
+		return err
+	}
+	p.Put(slot, s)
+	return nil
+}
+
+// open fills the slots that flows ask for.
+func (t *Tunnel) open() {
+	for {
+		var p *udpio.Pool
+		select {
+		case <-t.quit:
+			return
+		case <-t.pools[0].Wanted():
+			p = t.pools[0]
+		case <-t.pools[1].Wanted():
+			p = t.pools[1]
+		}
+		for _, slot := range p.TakeWanted() {
+			_ = t.openSlot(p, slot) // the flow goes on by another slot's socket
+		}
+	}
+}
+
+// Peer returns the queue of a peer of the present spec, nil when there is none.
+func (t *Tunnel) Peer(id frame.PortID) *Peer {
+	for _, c := range t.view.Load().list {
+		if c.peer.id == id {
+			return c.peer
+		}
+	}
+	return nil
+}
+
+// Status returns all peers in the spec's order.
+func (t *Tunnel) Status() []Status {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.view.Load().list
+	out := make([]Status, 0, len(list))
+	for _, c := range list {
+		out = append(out, c.peer.status())
+	}
+	return out
+}
+
+// status is p as it is. Tunnel.mu is held.
+func (p *Peer) status() Status {
+	l := &p.tended
+	return Status{
+		ID: p.id, Name: p.name, Address: p.dest.Load().Addr(), State: l.state, Passive: l.state == Up && !l.answering,
+		Since: l.since, MTU: int(p.inner.Load()), Drops: p.drops.load(),
+	}
+}
+
+// Refused is what the tunnel received and never made a frame of, from anybody:
+// peers, those that are gone, and strangers.
+func (t *Tunnel) Refused() Drops {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.strangers.load()
+	for i, n := range t.retired {
+		d[i] += n
+	}
+	for _, c := range t.view.Load().list {
+		for i, n := range c.peer.drops.load() {
+			d[i] += n
+		}
+	}
+	return d
+}
+
+// Close ends the tunnel's goroutines and closes its sockets. It is idempotent.
+// The switch must have let go of receivers and peers.
+func (t *Tunnel) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	t.mu.Unlock()
+	close(t.quit)
+	t.workers.Wait()
+	return errors.Join(t.rx.udp.Close(), unix.Close(t.inject.bell), t.pools[0].Close(), t.pools[1].Close())
+}
