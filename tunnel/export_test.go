@@ -1,0 +1,50 @@
+package tunnel
+
+import (
+	"net/netip"
+
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// The pure parts, for tests.
+var (
+	DecapECN     = decapECN
+	Flow         = flow
+	Restore      = restore
+	ParseMessage = parseMessage
+)
+
+// AnswerTooBig is answerTooBig for a packet in an untagged frame.
+func AnswerTooBig(b []byte, own4, own6 netip.Addr, mtu int) []byte {
+	c := complaint{net: &network{own: [2]netip.Addr{own4, own6}}, mtu: mtu}
+	c.n = copy(c.head[:], b)
+	return answerTooBig(&c)
+}
+
+// Probe is the datagram of a probe.
+func Probe(seq uint32, token uint64) []byte {
+	b := make([]byte, messageLen)
+	(&message{kind: kindProbe, seq: seq, token: token, size: messageLen}).put(b)
+	return b
+}
+
+// AnswerTo is the answer to datagram b, nil when b is no probe.
+func AnswerTo(b []byte) []byte {
+	m, ok := parseMessage(b)
+	if !ok || m.kind != kindProbe {
+		return nil
+	}
+	m.kind, m.size = kindAnswer, uint32(len(b))
+	out := make([]byte, messageLen)
+	m.put(out)
+	return out
+}
+
+// Receiver0 is the tunnel's socket as a receiver.
+func (t *Tunnel) Receiver0() interface {
+	Receive(*frame.Batch) error
+	Waiting() bool
+	FD() int
+} {
+	return t.rx
+}
