@@ -25,6 +25,9 @@ const Command = "bench-inside"
 // ErrNotRoot means that the caller may not make the namespaces it takes.
 var ErrNotRoot = errors.New("measuring makes network namespaces and interfaces, which takes root")
 
+// ErrInterrupted means that the context ended before the last measurement.
+var ErrInterrupted = errors.New("interrupted; nothing is left behind")
+
 // ErrUnknown means that Options.Only names no workload.
 var ErrUnknown = errors.New("no workload")
 
@@ -87,7 +90,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		err = fmt.Errorf("measure: %w: %s", e, strings.TrimSpace(errs.String()))
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("measure: %w", ctx.Err())
+		return nil, ErrInterrupted
 	}
 	return report, err
 }
