@@ -108,6 +108,9 @@ func open(o Options) (*keeper, error) {
 	}
 	raiseFileLimit(o.Log)
 	s, err := claim(o.Socket, o.StateDir)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, &Error{Code: CodeNotPermitted, Msg: err.Error(), Hint: "run it as root, or name folders of your own with --socket and --state"}
+	}
 	if err != nil {
 		return nil, err
 	}
