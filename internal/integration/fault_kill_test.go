@@ -95,7 +95,7 @@ func TestKillBoth(t *testing.T) {
 	}
 	was := index()
 	n.kill()
-	leftover(t, n, "tkbghost")
+	leftover(t, "tkbghost")
 	begin := time.Now()
 	n.up()
 	took := time.Since(begin)
@@ -139,17 +139,11 @@ func TestKillBoth(t *testing.T) {
 
 // leftover makes an interface that bears the mark of the switch, as one does
 // that was made just before a crash.
-func leftover(t *testing.T, n *node, name string) {
+func leftover(t *testing.T, name string) {
 	t.Helper()
 	netnstest.Require(t, "ip")
-	own := here(t, "ip", "-o", "link", "show", "tkb0")
-	_, mark, ok := strings.Cut(own, "alias tapestry:")
-	if !ok {
-		t.Fatalf("tkb0 bears no mark: %s", own)
-	}
-	instance, _, _ := strings.Cut(mark, ":")
 	here(t, "ip", "link", "add", name, "type", "bridge")
-	here(t, "ip", "link", "set", name, "alias", "tapestry:"+instance+":ghost")
+	here(t, "ip", "link", "set", name, "alias", alias(t, "tkb0")+"ghost")
 }
 
 // TestForeignInterface: an interface that somebody else made is never taken.

@@ -34,6 +34,7 @@ type flow struct {
 	got  atomic.Uint64
 	do   chan func() // runs between two datagrams
 	quit chan struct{}
+	over sync.WaitGroup // of sending
 	done sync.WaitGroup
 
 	// Owned by the receiving goroutine until done.
@@ -67,7 +68,7 @@ func startFlow(t *testing.T, from, to *netnstest.NS, addr string) *flow {
 	})
 	t.Cleanup(func() { f.conn.Close(); out.Close() })
 	f.done.Go(f.receive)
-	f.done.Go(func() { f.send(out) })
+	f.over.Go(func() { f.send(out) })
 	f.pass(10)
 	return f
 }
@@ -198,6 +199,7 @@ func (f *flow) between(fn func()) {
 func (f *flow) finish() time.Duration {
 	f.t.Helper()
 	close(f.quit)
+	f.over.Wait()
 	all := eventually(func() bool { return f.got.Load() >= f.sent.Load() })
 	f.conn.Close()
 	f.done.Wait()
