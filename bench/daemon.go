@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tapestry-net/tapestry/bench/machine"
 	"github.com/tapestry-net/tapestry/internal/api"
 )
 
@@ -87,7 +88,7 @@ func (d *daemon) check(ctx context.Context, socket string) error {
 			return fmt.Errorf("port %s is %s: %s", p.Name, p.State, p.Reason)
 		}
 	}
-	if d.pids, err = family(d.cmd.Process.Pid); err != nil {
+	if d.pids, err = machine.Family(d.cmd.Process.Pid); err != nil {
 		return err
 	}
 	if len(d.pids) < 2 {

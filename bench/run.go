@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/bench/machine"
 )
 
 // Command is the first argument that the program is started with to measure
@@ -152,7 +154,7 @@ func privateRun() error {
 }
 
 func measure(ctx context.Context, o Options, program string, progress func(string)) (*Report, error) {
-	machine, err := examine()
+	on, err := machine.Examine()
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +163,7 @@ func measure(ctx context.Context, o Options, program string, progress func(strin
 		return nil, err
 	}
 	defer r.close()
-	report := &Report{Machine: machine, Date: time.Now(), Version: o.Version, Rounds: o.Rounds, WindowS: o.Window.Seconds()}
+	report := &Report{Description: on, Date: time.Now(), Version: o.Version, Rounds: o.Rounds, WindowS: o.Window.Seconds()}
 	for _, w := range workloads() {
 		if len(o.Only) > 0 && !slices.Contains(o.Only, w.name) {
 			continue

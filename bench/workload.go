@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/tapestry-net/tapestry/bench/machine"
 	"github.com/tapestry-net/tapestry/bench/pktgen"
 )
 
@@ -115,14 +116,14 @@ func send(name string, f pktgen.Flow) func(context.Context, *rig, plan) (Sample,
 		if err != nil {
 			return Sample{}, err
 		}
-		var m meter
+		var m machine.Meter
 		if s.daemon != nil {
-			m.pids = s.daemon.pids
+			m.PIDs = s.daemon.pids
 		}
 		f.Warm, f.Window = p.warm(), p.window
-		got, err := pktgen.Measure(ctx, r.program, s.ends, f, m.begin, m.end)
+		got, err := pktgen.Measure(ctx, r.program, s.ends, f, m.Begin, m.End)
 		if err == nil {
-			err = m.err
+			err = m.Err
 		}
 		if err != nil {
 			return Sample{}, fmt.Errorf("%s: %w", name, err)
@@ -132,7 +133,7 @@ func send(name string, f pktgen.Flow) func(context.Context, *rig, plan) (Sample,
 			return Sample{}, fmt.Errorf("%s: nothing arrived in %v", name, p.window)
 		}
 		return Sample{
-			Value: v, SwitchCPU: m.switched.Seconds() / amount, SystemCPU: m.busy.Seconds() / amount,
+			Value: v, SwitchCPU: m.Used.Seconds() / amount, SystemCPU: m.Busy.Seconds() / amount,
 			Retransmits: float64(got.Retransmits), Offered: got.Offered / 1e6, P99: got.P99, Lost: float64(got.Lost),
 		}, nil
 	}
@@ -170,18 +171,18 @@ func idleCPU() workload {
 			if err := pause(ctx, p.warm()); err != nil {
 				return Sample{}, err
 			}
-			keeper, worker := meter{pids: s.daemon.pids[:1]}, meter{pids: s.daemon.pids[1:]}
+			keeper, worker := machine.Meter{PIDs: s.daemon.pids[:1]}, machine.Meter{PIDs: s.daemon.pids[1:]}
 			begin := time.Now()
-			keeper.begin()
-			worker.begin()
+			keeper.Begin()
+			worker.Begin()
 			if err := pause(ctx, max(p.window, 2*time.Second)); err != nil {
 				return Sample{}, err
 			}
-			keeper.end()
-			worker.end()
+			keeper.End()
+			worker.End()
 			percent := 100 / time.Since(begin).Seconds()
-			k, w := percent*keeper.switched.Seconds(), percent*worker.switched.Seconds()
-			return Sample{Value: k + w, Keeper: k}, errors.Join(keeper.err, worker.err)
+			k, w := percent*keeper.Used.Seconds(), percent*worker.Used.Seconds()
+			return Sample{Value: k + w, Keeper: k}, errors.Join(keeper.Err, worker.Err)
 		},
 		note: func(rounds []Round) string {
 			k := ours(rounds, func(s Sample) float64 { return s.Keeper })
@@ -210,7 +211,7 @@ func memory(name, what, subject string, t *Target) workload {
 			d := r.subjects[subject].daemon
 			s := Sample{StartS: d.startup.Seconds()}
 			for i, pid := range d.pids {
-				all, file, shared, err := rss(pid)
+				all, file, shared, err := machine.RSS(pid)
 				if err != nil {
 					return Sample{}, err
 				}
