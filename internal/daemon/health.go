@@ -96,7 +96,7 @@ func (d *Daemon) drop(p *port, reason, hint string) {
 func (d *Daemon) retry(p *port) {
 	q := newPort(p.name, p.id, p.req)
 	q.req.Reopen = true
-	q.heals, q.plain, q.missed = p.heals+1, p.plain, p.missed
+	q.netns, q.heals, q.plain, q.missed = p.netns, p.heals+1, p.plain, p.missed
 	if err := d.open(q); err != nil {
 		p.fail(err)
 		return
