@@ -1,7 +1,7 @@
 package integration_test
 
 import (
-	wire "encoding/binary"
+	endian "encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -97,8 +97,8 @@ func (f *flow) send(out *net.UDPConn) {
 		case <-tick.C:
 			for due := uint64(time.Since(begin) / flowEvery); f.sent.Load() < due; {
 				b := make([]byte, 16)
-				wire.BigEndian.PutUint64(b, f.sent.Load()+1)
-				wire.BigEndian.PutUint64(b[8:], uint64(time.Now().UnixNano()))
+				endian.BigEndian.PutUint64(b, f.sent.Load()+1)
+				endian.BigEndian.PutUint64(b[8:], uint64(time.Now().UnixNano()))
 				if _, err := out.Write(b); err != nil {
 					f.t.Errorf("send datagram %d: %v", f.sent.Load()+1, err)
 					return
@@ -121,12 +121,12 @@ func (f *flow) receive() {
 			f.t.Errorf("a datagram of %d octets came out of %d", n, 16)
 			continue
 		}
-		number := wire.BigEndian.Uint64(b)
+		number := endian.BigEndian.Uint64(b)
 		if number <= f.last {
 			f.late++
 		}
 		f.last = max(f.last, number)
-		sent := time.Unix(0, int64(wire.BigEndian.Uint64(b[8:])))
+		sent := time.Unix(0, int64(endian.BigEndian.Uint64(b[8:])))
 		f.longest = max(f.longest, arrival(oob[:oobn]).Sub(sent))
 		f.got.Add(1)
 	}
