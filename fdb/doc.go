@@ -17,8 +17,9 @@
 //
 // What a lookup does not need is in the notes, a parallel array that only
 // learning, ageing and listing read. The words of 1,048,576 entries take 11 MB
-// of cache, everything together takes 20 MB of memory, and pages in which there
-// has never been an entry take none.
+// of cache, everything together takes 20 MB of memory. Opening, ageing and
+// listing leave pages alone in which there has never been an entry; a lookup
+// reads where its key belongs.
 //
 // An entry goes into its first bucket, or into the second if that is full. If
 // both are full, an entry of them gives way: it moves to its own second bucket.

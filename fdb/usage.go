@@ -6,8 +6,8 @@ import (
 )
 
 // regionLen buckets are a region: their words fill a page of 4 KiB. A region
-// is noted as used before its first entry is written and stays so; nobody reads
-// the pages of the others, which need no memory until then.
+// is noted as used before its first entry is written and stays so. Nobody walks
+// through the pages of the others, so that they need no memory.
 const regionLen = 64
 
 // A word of the usage has a bit for each of 32 regions in its lower half, and
