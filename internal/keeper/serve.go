@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -385,6 +386,7 @@ func (k *keeper) sayReady() error {
 	if err := notify("READY=1"); err != nil {
 		k.log.Warn("notify service manager", "err", err)
 	}
+	debug.FreeOSMemory() // what opening the first ports took is not needed again
 	return nil
 }
 
