@@ -273,12 +273,15 @@ func (k *keeper) removeAll() []error {
 	close(next)
 	work.Wait()
 	for i, name := range names {
-		if errs[i] != nil {
-			errs[i] = fmt.Errorf("remove port %s: %w", name, errs[i])
-			continue
+		if errs[i] == nil {
+			k.drop(name)
+			k.log.Info("port removed", "port", name)
 		}
-		k.drop(name)
-		k.log.Info("port removed", "port", name)
+	}
+	for i, name := range names {
+		if errs[i] != nil {
+			errs[i] = k.remove(name) // alone it needs fewer descriptors than with others
+		}
 	}
 	return errs
 }
