@@ -280,6 +280,8 @@ func (k *keeper) remove(name string) error {
 	if h == nil {
 		return nil
 	}
+	k.reserve.giveUp()
+	defer k.reserve.fill(k.exe)
 	if err := k.dev.Remove(*h); err != nil {
 		return fmt.Errorf("remove port %s: %w", name, err)
 	}
