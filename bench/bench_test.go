@@ -111,33 +111,6 @@ func TestFigure(t *testing.T) {
 	}
 }
 
-func TestParseBusy(t *testing.T) {
-	got, err := bench.ParseBusy([]byte("cpu  100 20 30 4000 500 6 7 80 9 10\ncpu0 1 2 3\n"))
-	if want := (100 + 20 + 30 + 6 + 7 + 80) * 10 * time.Millisecond; err != nil || got != want {
-		t.Errorf("busy %v, %v; want %v", got, err, want)
-	}
-	for _, bad := range []string{"", "cpu 1 2", "intr 1 2 3 4 5 6 7 8 9", "cpu a b c d e f g h i"} {
-		if _, err := bench.ParseBusy([]byte(bad)); err == nil {
-			t.Errorf("%q was taken for /proc/stat", bad)
-		}
-	}
-}
-
-func TestProcessClock(t *testing.T) {
-	pids, err := bench.Family(os.Getpid())
-	if err != nil || len(pids) == 0 || pids[0] != os.Getpid() {
-		t.Fatalf("family %v, %v; want this process first", pids, err)
-	}
-	before, err := bench.CPUTime(pids[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	after, err := bench.CPUTime(pids[0])
-	if err != nil || before <= 0 || after < before {
-		t.Errorf("processor time %v then %v, %v; want it to grow", before, after, err)
-	}
-}
-
 func TestConfigIsValid(t *testing.T) {
 	for _, kind := range []string{"tap", "veth"} {
 		text := bench.ConfigText("x", kind, 1000)

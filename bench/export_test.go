@@ -11,9 +11,6 @@ import (
 var (
 	Median     = median
 	Figure     = figure
-	ParseBusy  = parseBusy
-	CPUTime    = cpuTime
-	Family     = family
 	ConfigText = configText
 	Insert     = insert
 )

@@ -11,14 +11,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tapestry-net/tapestry/bench"
+	"github.com/tapestry-net/tapestry/bench/machine"
 )
 
 func sampleReport() *bench.Report {
 	yes, no := true, false
 	return &bench.Report{
-		Machine: bench.Machine{Kernel: "6.1.0-test", CPU: "Some CPU", CPUs: 2, MemoryMB: 25345, Go: "go1.26", BusyBefore: 0.01},
-		Date:    time.Date(2026, 11, 21, 6, 0, 0, 0, time.UTC),
-		Version: "v1", Rounds: 5, WindowS: 3,
+		Description: machine.Description{Kernel: "6.1.0-test", CPU: "Some CPU", CPUs: 2, MemoryMB: 25345, Go: "go1.26", BusyBefore: 0.01},
+		Date:        time.Date(2026, 11, 21, 6, 0, 0, 0, time.UTC),
+		Version:     "v1", Rounds: 5, WindowS: 3,
 		Rows: []bench.Row{
 			{Name: "tcp1", What: "TCP, 1 stream", Unit: "Gb/s", Beside: "kernel", Base: 19.8, Ours: 17, Ratio: 0.86, Low: 0.84, High: 0.9,
 				Target: &bench.Target{Of: "ratio", Op: ">=", Limit: 0.85}, Met: &yes, Note: "0 retransmits", Rounds: []bench.Round{{}}},

@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
 
+	"github.com/tapestry-net/tapestry/bench/machine"
 	"github.com/tapestry-net/tapestry/bench/pktgen"
 )
 
@@ -114,14 +116,14 @@ func send(name string, f pktgen.Flow) func(context.Context, *rig, plan) (Sample,
 		if err != nil {
 			return Sample{}, err
 		}
-		var m meter
+		var m machine.Meter
 		if s.daemon != nil {
-			m.pids = s.daemon.pids
+			m.PIDs = s.daemon.pids
 		}
 		f.Warm, f.Window = p.warm(), p.window
-		got, err := pktgen.Measure(ctx, r.program, s.ends, f, m.begin, m.end)
+		got, err := pktgen.Measure(ctx, r.program, s.ends, f, m.Begin, m.End)
 		if err == nil {
-			err = m.err
+			err = m.Err
 		}
 		if err != nil {
 			return Sample{}, fmt.Errorf("%s: %w", name, err)
@@ -131,7 +133,7 @@ func send(name string, f pktgen.Flow) func(context.Context, *rig, plan) (Sample,
 			return Sample{}, fmt.Errorf("%s: nothing arrived in %v", name, p.window)
 		}
 		return Sample{
-			Value: v, SwitchCPU: m.switched.Seconds() / amount, SystemCPU: m.busy.Seconds() / amount,
+			Value: v, SwitchCPU: m.Used.Seconds() / amount, SystemCPU: m.Busy.Seconds() / amount,
 			Retransmits: float64(got.Retransmits), Offered: got.Offered / 1e6, P99: got.P99, Lost: float64(got.Lost),
 		}, nil
 	}
@@ -166,20 +168,25 @@ func idleCPU() workload {
 			if err != nil {
 				return Sample{}, err
 			}
-			m := meter{pids: s.daemon.pids}
 			if err := pause(ctx, p.warm()); err != nil {
 				return Sample{}, err
 			}
+			keeper, worker := machine.Meter{PIDs: s.daemon.pids[:1]}, machine.Meter{PIDs: s.daemon.pids[1:]}
 			begin := time.Now()
-			m.begin()
+			keeper.Begin()
+			worker.Begin()
 			if err := pause(ctx, max(p.window, 2*time.Second)); err != nil {
 				return Sample{}, err
 			}
-			m.end()
-			return Sample{Value: 100 * m.switched.Seconds() / time.Since(begin).Seconds()}, m.err
+			keeper.End()
+			worker.End()
+			percent := 100 / time.Since(begin).Seconds()
+			k, w := percent*keeper.Used.Seconds(), percent*worker.Used.Seconds()
+			return Sample{Value: k + w, Keeper: k}, errors.Join(keeper.Err, worker.Err)
 		},
-		note: func([]Round) string {
-			return "keeper and worker together, of one processor"
+		note: func(rounds []Round) string {
+			k := ours(rounds, func(s Sample) float64 { return s.Keeper })
+			return fmt.Sprintf("of one processor; keeper alone %s %%", figure(k))
 		},
 	}
 }
@@ -201,9 +208,10 @@ func memory(name, what, subject string, t *Target) workload {
 			if _, err := send(subject, pktgen.Flow{Kind: pktgen.TCP, Streams: 1})(ctx, r, p); err != nil {
 				return Sample{}, err
 			}
-			var s Sample
-			for i, pid := range r.subjects[subject].daemon.pids {
-				all, file, shared, err := rss(pid)
+			d := r.subjects[subject].daemon
+			s := Sample{StartS: d.startup.Seconds()}
+			for i, pid := range d.pids {
+				all, file, shared, err := machine.RSS(pid)
 				if err != nil {
 					return Sample{}, err
 				}
@@ -211,15 +219,15 @@ func memory(name, what, subject string, t *Target) workload {
 				s.FileMB += file
 				s.SharedMB += shared
 				if i == 0 {
-					s.KeeperMB = all
+					s.Keeper = all
 				}
 			}
 			return s, nil
 		},
 		note: func(rounds []Round) string {
 			s := rounds[0].Ours
-			return fmt.Sprintf("keeper %s and worker %s; of both, %s MB are pages of the program's file and %s MB the shared table",
-				figure(s.KeeperMB), figure(s.Value-s.KeeperMB), figure(s.FileMB), figure(s.SharedMB))
+			return fmt.Sprintf("keeper %s, worker %s; of both, %s MB are pages of the program's file and %s MB the shared table; started in %s s",
+				figure(s.Keeper), figure(s.Value-s.Keeper), figure(s.FileMB), figure(s.SharedMB), figure(s.StartS))
 		},
 	}
 }

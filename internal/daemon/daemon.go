@@ -50,6 +50,7 @@ type Daemon struct {
 	eff   *config.Config // with every default filled in
 	st    state
 	ports map[string]*port
+	looks int // at the ports' health
 }
 
 // port is one configured port and what became of it.
@@ -57,6 +58,7 @@ type port struct {
 	name  string
 	id    frame.PortID
 	req   keeper.PortRequest
+	netns uint64           // inode that its namespace must have; 0 = any
 	reply keeper.PortReply // as last opened
 
 	queue   vswitch.Queue // nil when it can't be opened

@@ -23,19 +23,13 @@ func newPort(name string, id frame.PortID, req keeper.PortRequest) *port {
 // descriptor of its frames.
 func (d *Daemon) open(p *port) error {
 	req := p.req
-	req.NetnsID = d.expectedNetns(p)
+	req.NetnsID = p.netns
 	req.NoGSO = req.NoGSO || p.plain
 	reply, fd, err := d.keeper.Open(req)
 	if err != nil {
 		return err
 	}
 	return p.take(reply, fd)
-}
-
-// expectedNetns is the namespace that a port named by a process must find
-// again: after a crash the number may be another process's.
-func (d *Daemon) expectedNetns(p *port) uint64 {
-	return d.st.Ports[p.name].NetnsID
 }
 
 // take makes the queue of an opened descriptor.
