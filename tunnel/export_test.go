@@ -48,3 +48,11 @@ func (t *Tunnel) Receiver0() interface {
 } {
 	return t.rx
 }
+
+// UnknownVNIs is that number of Drops over all peers, without allocation.
+func (t *Tunnel) UnknownVNIs() (n uint64) {
+	for _, c := range t.view.Load().list {
+		n += c.peer.drops[frame.UnknownVNI].n.Load()
+	}
+	return n
+}
