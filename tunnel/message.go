@@ -17,12 +17,13 @@ import (
 // Numbers are big-endian. Size is that of the UDP payload: of the probe itself,
 // or, in an answer, of the probe as it arrived.
 const (
-	messageLen = 44
-	// EtherType local experimental 1 (IEEE 802 clause 9.2.3).
-	messageType    frame.EtherType = 0x88b5
-	messageMagic                   = 0x74707379
-	messageVersion                 = 1
+	messageLen     = 44
+	messageMagic   = 0x74707379 // "tpsy"
+	messageVersion = 1
 )
+
+// messageType is EtherType local experimental 1 (IEEE 802 clause 9.2.3).
+const messageType frame.EtherType = 0x88b5
 
 const (
 	kindProbe  = 1
