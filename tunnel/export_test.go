@@ -3,6 +3,7 @@ package tunnel
 import (
 	"net/netip"
 
+	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
@@ -55,4 +56,16 @@ func (t *Tunnel) UnknownVNIs() (n uint64) {
 		n += c.peer.drops[frame.UnknownVNI].n.Load()
 	}
 	return n
+}
+
+// Admit makes frames of one datagram, or of a run cut every size octets, of the
+// peer with that port.
+func (t *Tunnel) Admit(id frame.PortID, b *frame.Batch, datagram []byte, tos uint8, size int) {
+	v := t.view.Load()
+	for _, c := range v.list {
+		if c.peer.id == id {
+			r := receiver{t: t}
+			r.take(v, b, &udpio.Datagram{From: c.peer.dest.Load().Addr(), Data: datagram, TOS: tos, Size: size})
+		}
+	}
 }
