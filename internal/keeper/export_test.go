@@ -63,7 +63,7 @@ func NewBench(t testing.TB, dev Devices) *Bench {
 		Stdout: io.Discard, Devices: dev, Log: slog.New(slog.DiscardHandler),
 	}
 	k := &keeper{
-		opts: o, log: o.Log, dev: dev, site: &site{dir: 0, listener: 0}, exe: -1, fdb: noMemory, cur: w,
+		opts: o, log: o.Log, dev: dev, site: &site{dir: 0, listener: 0}, exe: -1, fdb: noMemory, udp: noSocket, cur: w,
 		held: make(map[string]*Held), alive: map[*worker]bool{},
 		events: make(chan func()), ended: make(chan struct{}),
 	}
@@ -71,6 +71,7 @@ func NewBench(t testing.TB, dev Devices) *Bench {
 		theirs.Close()
 		ours.Close()
 		k.fdb.close()
+		k.udp.close()
 		for name := range k.held {
 			k.drop(name)
 		}

@@ -68,6 +68,8 @@ type keeper struct {
 	site    *site
 	exe     int // the file that workers are started from
 	fdb     memory
+	udp     udpSocket
+	passing []int // descriptors that the keeper closes once they are sent
 	held    map[string]*Held
 	reserve reserve
 	events  chan func()
@@ -125,7 +127,7 @@ func open(o Options) (*keeper, error) {
 		return nil, errors.Join(err, s.release(false))
 	}
 	k := &keeper{
-		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory,
+		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory, udp: noSocket,
 		held: make(map[string]*Held), alive: make(map[*worker]bool),
 		events: make(chan func()), ended: make(chan struct{}),
 	}
@@ -249,6 +251,7 @@ func (k *keeper) cleanUp() error {
 		closeAll([]int{k.upgrade.exe})
 	}
 	k.fdb.close()
+	k.udp.close()
 	closeAll([]int{k.exe})
 	errs = append(errs, k.site.release(k.ready))
 	return errors.Join(errs...)

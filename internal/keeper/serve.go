@@ -31,6 +31,8 @@ func (k *keeper) serve(w *worker, r request, bad error) {
 	}
 	rep.ID = r.ID
 	k.answer(w, rep, fds...)
+	closeAll(k.passing)
+	k.passing = k.passing[:0]
 }
 
 // errLater means that the answer follows when something else has happened.
@@ -63,7 +65,7 @@ func (k *keeper) admit(w *worker, r request) error {
 		}
 	}
 	switch r.Op {
-	case opSet, opRemove, opSweep, opReady, opUpgrade, opGiveUp, opQuiesced:
+	case opSet, opRemove, opSweep, opCloseUDP, opReady, opUpgrade, opGiveUp, opQuiesced:
 		if next {
 			return conflict("a worker that hasn't taken over can't ask for %s", r.Op)
 		}
@@ -88,6 +90,11 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 		return k.memory(w, r.Size)
 	case opOpen:
 		return k.openPort(w, r.Port)
+	case opUDP:
+		return k.openUDP(w, r.UDP)
+	case opCloseUDP:
+		k.udp.close()
+		return reply{}, nil, nil
 	case opSet:
 		return k.setPort(r.Set)
 	case opRemove:

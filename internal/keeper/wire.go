@@ -32,6 +32,8 @@ const (
 	opHello    = "hello"
 	opFDB      = "fdb"
 	opOpen     = "open"
+	opUDP      = "udp"
+	opCloseUDP = "close_udp"
 	opSet      = "set"
 	opRemove   = "remove"
 	opList     = "list"
@@ -55,6 +57,7 @@ type request struct {
 	Names []string     `json:"names,omitempty"` // sweep: ports to keep
 	More  bool         `json:"more,omitempty"`  // sweep: further names follow
 	Port  *PortRequest `json:"port,omitempty"`  // open
+	UDP   *UDPRequest  `json:"udp,omitempty"`   // udp
 	Set   *SetRequest  `json:"set,omitempty"`   // set
 	Error *Error       `json:"error,omitempty"` // abort
 }
