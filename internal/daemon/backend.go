@@ -72,6 +72,9 @@ func (p *port) problem() api.Problem {
 // Stats implements api.Backend.
 func (d *Daemon) Stats() api.Stats {
 	t := d.sw.Stats()
+	for why, n := range d.refusedByTunnel() {
+		t.Drops[why] += n
+	}
 	c := d.table.Counters()
 	s := api.Stats{
 		PID: os.Getpid(), UptimeS: int64(time.Since(d.started).Seconds()),

@@ -306,7 +306,7 @@ func (d *Daemon) remember(cfg *config.Config, st *state) error {
 // are, and sets the static entries right.
 func (d *Daemon) enforce() error {
 	d.publishNames()
-	if err := d.sw.Apply(spec(d.eff, d.st.VLANs, d.ports)); err != nil {
+	if err := d.applySpec(d.ports); err != nil {
 		return fmt.Errorf("switch: %w", err)
 	}
 	d.table.SetLimit(min(d.eff.FDBLimit, d.tableLimit))
@@ -323,7 +323,7 @@ func (d *Daemon) enforceWithout(name string) error {
 	down := *p
 	down.queue = nil
 	without[name] = &down
-	if err := d.sw.Apply(spec(d.eff, d.st.VLANs, without)); err != nil {
+	if err := d.applySpec(without); err != nil {
 		return fmt.Errorf("switch: %w", err)
 	}
 	p.close()
@@ -360,6 +360,9 @@ func (d *Daemon) publishNames() {
 	n := &names{ports: map[frame.PortID]string{}, networks: map[frame.VID]string{}}
 	for name, r := range d.st.Ports {
 		n.ports[r.ID] = name
+	}
+	for name, id := range d.st.Peers {
+		n.ports[id] = name
 	}
 	for name := range d.eff.Networks {
 		n.networks[d.st.VLANs[name]] = name

@@ -51,6 +51,8 @@ type Daemon struct {
 	st    state
 	ports map[string]*port
 	looks int // at the ports' health
+	vtep  *vtep
+	stale []*vtep // to be closed when the switch has another spec
 }
 
 // port is one configured port and what became of it.

@@ -24,14 +24,14 @@ var modes = map[config.Mode]vswitch.Mode{
 func supported(c *config.Config) error {
 	var what string
 	switch {
-	case c.Tunnel != nil:
-		what = "tunnel"
+	case c.Tunnel != nil && c.Tunnel.DTLS != nil:
+		what = "tunnel.dtls"
 	case len(c.Routers) > 0:
 		what = "routers"
 	default:
 		return nil
 	}
-	return &api.Error{Code: 2, Msg: what + ": this version forwards on one host and between its own ports only",
+	return &api.Error{Code: 2, Msg: what + ": this version neither routes nor encrypts",
 		Hint: "take the key `" + what + "` out of the file"}
 }
 

@@ -16,10 +16,11 @@ import (
 // state is what survives a crash: the desired configuration as last
 // acknowledged, and what was assigned to it.
 type state struct {
-	Config string                `json:"config"` // YAML, canonical
-	VLANs  map[string]frame.VID  `json:"vlans"`  // by network
-	Ports  map[string]portRecord `json:"ports"`  // by name
-	Next   frame.PortID          `json:"next"`   // the next port number to try
+	Config string                  `json:"config"`          // YAML, canonical
+	VLANs  map[string]frame.VID    `json:"vlans"`           // by network
+	Ports  map[string]portRecord   `json:"ports"`           // by name
+	Peers  map[string]frame.PortID `json:"peers,omitempty"` // their port numbers, by name
+	Next   frame.PortID            `json:"next"`            // the next port number to try
 }
 
 // portRecord is what a port keeps for as long as it is configured.
@@ -33,16 +34,16 @@ type portRecord struct {
 }
 
 func newState() state {
-	return state{VLANs: map[string]frame.VID{}, Ports: map[string]portRecord{}, Next: 1}
+	return state{VLANs: map[string]frame.VID{}, Ports: map[string]portRecord{}, Peers: map[string]frame.PortID{}, Next: 1}
 }
 
 // clone is a deep copy.
 func (s state) clone() state {
-	s.VLANs, s.Ports = maps.Clone(s.VLANs), maps.Clone(s.Ports)
+	s.VLANs, s.Ports, s.Peers = maps.Clone(s.VLANs), maps.Clone(s.Ports), maps.Clone(s.Peers)
 	return s
 }
 
-// assign gives every port of c a number, forgets those that c has no more, and
+// assign gives every port and peer of c a number, forgets those that c has no more, and
 // leaves all others as they are, because the filtering database knows them.
 func (s *state) assign(c *config.Config) error {
 	used := map[frame.PortID]bool{}
@@ -52,6 +53,17 @@ func (s *state) assign(c *config.Config) error {
 			continue
 		}
 		used[r.ID] = true
+	}
+	var peers map[string]*config.Peer
+	if c.Tunnel != nil {
+		peers = c.Tunnel.Peers
+	}
+	for name, id := range s.Peers {
+		if _, ok := peers[name]; !ok {
+			delete(s.Peers, name)
+			continue
+		}
+		used[id] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Ports)) {
 		if _, ok := s.Ports[name]; ok {
@@ -63,6 +75,17 @@ func (s *state) assign(c *config.Config) error {
 		}
 		used[id] = true
 		s.Ports[name] = portRecord{ID: id}
+	}
+	for _, name := range slices.Sorted(maps.Keys(peers)) {
+		if _, ok := s.Peers[name]; ok {
+			continue
+		}
+		id, ok := s.free(used)
+		if !ok {
+			return fmt.Errorf("peer %s: all %d port numbers are in use", name, frame.MaxPortID)
+		}
+		used[id] = true
+		s.Peers[name] = id
 	}
 	return nil
 }

@@ -214,6 +214,11 @@ func (d *Daemon) close() {
 			d.log.Warn("close switch", "err", err)
 		}
 	}
+	if d.vtep != nil {
+		if err := d.vtep.Close(); err != nil {
+			d.log.Warn("close tunnel", "err", err)
+		}
+	}
 	if d.frames != nil {
 		close(d.frames.notes)
 	}

@@ -1,0 +1,209 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/udpio"
+	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel"
+	"github.com/tapestry-net/tapestry/tunnel/discovery"
+	"github.com/tapestry-net/tapestry/tunnel/vxlan"
+)
+
+// vtep is the running tunnel and what it was opened with.
+type vtep struct {
+	*tunnel.Tunnel
+	listen     netip.AddrPort
+	reserved   config.Reserved
+	noChecksum bool
+}
+
+// peersOf are the peers of c that are not this host: the same list serves all
+// hosts.
+func peersOf(c *config.Config) []discovery.Peer {
+	if c.Tunnel == nil {
+		return nil
+	}
+	var list []discovery.Peer
+	for _, name := range slices.Sorted(maps.Keys(c.Tunnel.Peers)) {
+		p := c.Tunnel.Peers[name]
+		list = append(list, discovery.Peer{Name: name, Address: p.Address.AddrPort(config.DefaultVXLANPort), Networks: p.Networks})
+	}
+	return discovery.NewStatic(list, c.Host, ownAddresses(c.Tunnel.Listen.Addr())).Peers()
+}
+
+// ownAddresses are those of this host that the tunnel listens on; none when the
+// kernel won't tell.
+func ownAddresses(listen netip.Addr) []netip.Addr {
+	if !listen.IsUnspecified() {
+		return []netip.Addr{listen}
+	}
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var own []netip.Addr
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, p.Addr())
+		}
+	}
+	return own
+}
+
+// tunnelSpec is what the tunnel is told. c is resolved.
+func (d *Daemon) tunnelSpec(c *config.Config) tunnel.Spec {
+	var s tunnel.Spec
+	for _, name := range slices.Sorted(maps.Keys(c.Networks)) {
+		n := c.Networks[name]
+		if n.VNI == 0 {
+			continue
+		}
+		s.Networks = append(s.Networks, tunnel.Network{
+			VID: d.st.VLANs[name], VNI: vxlan.VNI(n.VNI), MTU: n.MTU,
+			Encrypt: n.Encrypt == config.EncryptRequired, Addresses: hostAddresses(c, name),
+		})
+	}
+	for _, p := range peersOf(c) {
+		t := tunnel.PeerSpec{ID: d.st.Peers[p.Name], Name: p.Name, Address: p.Address}
+		for _, name := range slices.Sorted(maps.Keys(c.Networks)) {
+			if c.Networks[name].VNI != 0 && (len(p.Networks) == 0 || slices.Contains(p.Networks, name)) {
+				t.VIDs = append(t.VIDs, d.st.VLANs[name])
+			}
+		}
+		s.Peers = append(s.Peers, t)
+	}
+	return s
+}
+
+// hostAddresses are this host's own in a network: those of its host ports.
+func hostAddresses(c *config.Config, network string) []netip.Addr {
+	var own []netip.Addr
+	for _, name := range slices.Sorted(maps.Keys(c.Ports)) {
+		p := c.Ports[name]
+		if p.Kind() != keeper.KindHost || p.Untagged() != network {
+			continue
+		}
+		for _, a := range p.Interface().Address {
+			own = append(own, a.Addr())
+		}
+	}
+	return own
+}
+
+// bringTunnel makes the tunnel be as the desired state says, a new one where its
+// socket or its manner changes. The former one is the caller's to close when the
+// switch has let go of it; nil when it goes on.
+func (d *Daemon) bringTunnel() (former *vtep, err error) {
+	t := d.eff.Tunnel
+	if t == nil {
+		former, d.vtep = d.vtep, nil
+		if former != nil {
+			err = d.keeper.CloseUDP()
+		}
+		return former, err
+	}
+	want := vtep{listen: t.Listen, reserved: t.VXLANReserved, noChecksum: !isOn(t.UDPChecksum)}
+	if v := d.vtep; v == nil || v.listen != want.listen || v.reserved != want.reserved || v.noChecksum != want.noChecksum {
+		if want.Tunnel, err = d.openTunnel(&want); err != nil {
+			return nil, err
+		}
+		former, d.vtep = d.vtep, &want
+	}
+	if err := d.vtep.Apply(d.tunnelSpec(d.eff)); err != nil {
+		return former, &api.Error{Code: 2, Msg: err.Error()}
+	}
+	return former, nil
+}
+
+func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
+	fd, err := d.keeper.OpenUDP(keeper.UDPRequest{Listen: v.listen})
+	if err != nil {
+		return nil, refusal("tunnel", err)
+	}
+	o := tunnel.Options{
+		Socket: fd, NoChecksum: v.noChecksum, Events: d.onPeer,
+		Open: func(o udpio.SenderOptions) (int, error) {
+			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
+		},
+	}
+	if v.reserved == config.ReservedIgnore {
+		o.Reserved = vxlan.IgnoreReserved
+	}
+	t, err := tunnel.New(o)
+	if err != nil {
+		closeFD(fd)
+		return nil, fmt.Errorf("tunnel: %w", err)
+	}
+	return t, nil
+}
+
+// addPeers adds the peers' ports to the switch's spec.
+func (d *Daemon) addPeers(s *vswitch.Spec) {
+	if d.vtep == nil {
+		return
+	}
+	for _, p := range d.tunnelSpec(d.eff).Peers {
+		if q := d.vtep.Peer(p.ID); q != nil {
+			s.Ports = append(s.Ports, vswitch.Port{
+				ID: p.ID, Name: "peer " + p.Name, Queue: q, Tagged: p.VIDs, Group: tunnel.Group, OwnMTU: true,
+			})
+		}
+	}
+	for _, r := range d.vtep.Receivers() {
+		s.Receivers = append(s.Receivers, r)
+	}
+}
+
+// onPeer sees to a peer that has gone, and tells. It must not take mu.
+func (d *Daemon) onPeer(e tunnel.Event) {
+	if e.State == tunnel.Down {
+		d.table.Flush(fdb.Filter{Port: e.ID})
+	}
+	what := fmt.Sprintf("peer %s at %v is %v, inner MTU %d", e.Name, e.Address, e.State, e.MTU)
+	d.log.Info("peer", "peer", e.Name, "address", e.Address, "state", e.State, "mtu", e.MTU)
+	d.hub.publish(api.Event{Time: e.Time, Kind: "peer", What: what})
+}
+
+// applySpec gives the switch its spec with those ports, and the tunnel its own.
+func (d *Daemon) applySpec(ports map[string]*port) error {
+	former, err := d.bringTunnel()
+	if err == nil {
+		s := spec(d.eff, d.st.VLANs, ports)
+		d.addPeers(&s)
+		err = d.sw.Apply(s)
+	}
+	if former == nil {
+		return err
+	}
+	if err != nil {
+		// The switch may still use it: the rollback's own spec comes first.
+		d.stale = append(d.stale, former)
+		return err
+	}
+	for _, v := range append(d.stale, former) {
+		err = errors.Join(err, v.Close())
+	}
+	d.stale = nil
+	return err
+}
+
+// refusedByTunnel is what never became a frame.
+func (d *Daemon) refusedByTunnel() (n [frame.NumReasons]uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.vtep != nil {
+		n = d.vtep.Refused()
+	}
+	return n
+}
