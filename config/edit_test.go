@@ -159,7 +159,7 @@ func TestWriteReference(t *testing.T) {
 	if n := strings.Count(b.String(), "\n| `"); n != len(config.Keys) {
 		t.Errorf("%d rows, want %d", n, len(config.Keys))
 	}
-	if want := "| `networks.*.mtu` | number 68 to 65535 (octets) | 1500; 1450 with a vni |"; !strings.Contains(b.String(), want) {
+	if want := "| `networks.*.mtu` | number 68 to 65535 (octets) | 1500; with a vni what the underlay carries, 1450 if unknown |"; !strings.Contains(b.String(), want) {
 		t.Errorf("no %q in\n%s", want, &b)
 	}
 	closed, err := os.Open(os.DevNull)

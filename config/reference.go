@@ -96,7 +96,7 @@ var networkKeys = []Key{
 	{Path: "networks.*", Type: "map", Doc: "One network."},
 	{Path: "networks.*.vlan", Type: "number", Default: "chosen, stable", Min: 1, Max: 4094, Doc: "802.1Q VLAN identifier."},
 	{Path: "networks.*.vni", Type: "number", Default: "stays on this host", Min: 1, Max: maxVNI, Doc: "VXLAN network identifier."},
-	{Path: "networks.*.mtu", Type: "number", Default: "1500; 1450 with a vni", Unit: "octets", Min: minMTU, Max: maxMTU, Doc: "Largest layer 3 packet."},
+	{Path: "networks.*.mtu", Type: "number", Default: "1500; with a vni what the underlay carries, 1450 if unknown", Unit: "octets", Min: minMTU, Max: maxMTU, Doc: "Largest layer 3 packet."},
 	{Path: "networks.*.encrypt", Type: "choice", Default: "plain VXLAN", Choices: []string{"required"}, Doc: "required: frames leave by an established DTLS link only."},
 	{Path: "networks.*.ageing", Type: "duration", Default: "the host's", Doc: "FDB ageing time; 0s = never."},
 	{Path: "networks.*.forward_reserved", Type: "list of protocols", Default: "none; lab all", Doc: "Relayed reserved group addresses: stp pause lacp eapol (802.1x) lldp …, or the last octet, 00 to 0f."},

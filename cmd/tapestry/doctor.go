@@ -5,6 +5,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/probe"
+	"github.com/tapestry-net/tapestry/internal/udpio"
 )
 
 // finding is one thing that doctor looked at.
@@ -63,7 +64,20 @@ func machine() []finding {
 	for _, f := range []probe.Finding{r.NetRaw, r.UserNS, r.VNetHdr, r.GSOWrite, r.TC, r.PacketVNet} {
 		list = append(list, finding{What: f.Text, OK: true, Note: f.Answer != probe.Yes, Hint: f.Cure})
 	}
-	return list
+	return append(list, udpOffloads()...)
+}
+
+// udpOffloads looks at what makes a tunnel fast.
+func udpOffloads() []finding {
+	f, err := udpio.Probe()
+	if err != nil {
+		return []finding{{What: err.Error(), OK: true, Note: true, Hint: "ip link set lo up"}}
+	}
+	const hint = "a kernel from Linux 5.0 on; without it a tunnel moves every datagram by itself"
+	return []finding{
+		{What: "UDP_SEGMENT: a run of datagrams leaves by one system call", OK: true, Note: !f.Segment, Hint: hint},
+		{What: "UDP_GRO: datagrams of a run arrive together", OK: true, Note: !f.GRO, Hint: hint},
+	}
 }
 
 // running asks the switch, if there is one.

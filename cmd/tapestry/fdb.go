@@ -33,7 +33,7 @@ func (c *cli) fdbLs() *cobra.Command {
 			}
 			list := all[:0]
 			for _, e := range all {
-				if (network == "" || e.Network == network) && (port == "" || e.Port == port) {
+				if (network == "" || e.Network == network) && (port == "" || e.Port == port || e.Peer != "" && port == "peer/"+e.Peer) {
 					list = append(list, e)
 				}
 			}
@@ -47,7 +47,7 @@ func (c *cli) fdbLs() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&network, "network", "", "only this network")
-	cmd.Flags().StringVar(&port, "port", "", "only this port")
+	cmd.Flags().StringVar(&port, "port", "", "only this port, or peer/NAME")
 	return cmd
 }
 
@@ -163,7 +163,7 @@ func taughtBy(history []api.Taught, e api.Entry) (api.Taught, bool) {
 	for i := len(history) - 1; i >= 0; i-- {
 		t := history[i]
 		if t.VLAN == e.VLAN && (t.Event == "learned" || t.Event == "moved") {
-			return t, t.Port == e.Port
+			return t, t.Port == e.Port || e.Peer != "" && t.Port == "peer/"+e.Peer
 		}
 	}
 	return api.Taught{}, false

@@ -158,7 +158,7 @@ func (c *cli) rm(kind string, names func(context.Context) []string) *cobra.Comma
 	return &cobra.Command{
 		Use: "rm NAME", Short: "Remove a " + kind, Args: args("NAME"),
 		Long:              "Removes one " + kind + " from the running switch. Nothing of it is left behind.",
-		Example:           "  tapestry " + kind + " rm " + map[string]string{"network": "blue", "port": "c1"}[kind],
+		Example:           "  tapestry " + kind + " rm " + map[string]string{"network": "blue", "port": "c1", "peer": "h130"}[kind],
 		ValidArgsFunction: c.complete(names),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return c.item(cmd, "rm", kind, a, nil)

@@ -13,6 +13,7 @@ type Backend interface {
 	Stats() Stats
 	Networks() []Network
 	Ports() []Port
+	Peers() []Peer
 	// FDB yields every entry, by network and address, as the table is while it
 	// is read.
 	FDB() iter.Seq[Entry]

@@ -83,6 +83,9 @@ func (c *Client) Networks(ctx context.Context) ([]Network, error) {
 // Ports asks for all ports.
 func (c *Client) Ports(ctx context.Context) ([]Port, error) { return ask[[]Port](ctx, c, "ports") }
 
+// Peers asks for all tunnel peers.
+func (c *Client) Peers(ctx context.Context) ([]Peer, error) { return ask[[]Peer](ctx, c, "peers") }
+
 // FDB asks for all entries.
 func (c *Client) FDB(ctx context.Context) ([]Entry, error) { return ask[[]Entry](ctx, c, "fdb") }
 

@@ -17,6 +17,9 @@ type collector struct {
 	portUp, portRestarts, portDrops, portEntries *prometheus.Desc
 	portRxFrames, portRxBytes                    *prometheus.Desc
 	portTxFrames, portTxBytes                    *prometheus.Desc
+	peerUp, peerMTU, peerDrops                   *prometheus.Desc
+	peerRxFrames, peerRxBytes                    *prometheus.Desc
+	peerTxFrames, peerTxBytes                    *prometheus.Desc
 	fdbEntries, fdbLimit, fdbMoves, fdbEvicted   *prometheus.Desc
 	loops, wakeups, spins                        *prometheus.Desc
 	writes, coalesced, segmented                 *prometheus.Desc
@@ -46,6 +49,14 @@ func newCollector(b Backend) *collector {
 	c.portRxBytes = desc("port_receive_bytes_total", "Octets into the switch, without FCS.", "port")
 	c.portTxFrames = desc("port_transmit_frames_total", "Frames out of the switch.", "port")
 	c.portTxBytes = desc("port_transmit_bytes_total", "Octets out of the switch, without FCS.", "port")
+
+	c.peerUp = desc("peer_up", "Whether the tunnel peer is there.", "peer")
+	c.peerMTU = desc("peer_mtu_octets", "Longest inner packet that the path to the peer carries.", "peer")
+	c.peerDrops = desc("peer_drops_total", "Datagrams, frames and copies of the peer not sent on.", "peer", "reason")
+	c.peerRxFrames = desc("peer_receive_frames_total", "Frames from the peer into the switch.", "peer")
+	c.peerRxBytes = desc("peer_receive_bytes_total", "Octets of inner frames into the switch.", "peer")
+	c.peerTxFrames = desc("peer_transmit_frames_total", "Frames out of the switch to the peer.", "peer")
+	c.peerTxBytes = desc("peer_transmit_bytes_total", "Octets of inner frames to the peer.", "peer")
 
 	c.fdbEntries = desc("fdb_entries", "Entries of the filtering database.")
 	c.fdbLimit = desc("fdb_limit", "Entries that the filtering database may hold.")
@@ -123,6 +134,26 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		count(c.portTxBytes, p.TX.Bytes, p.Name)
 		for reason, n := range p.Drops {
 			count(c.portDrops, n, p.Name, reason)
+		}
+	}
+	c.peers(count, gauge)
+}
+
+// peers collects what is known of the tunnel's peers.
+func (c *collector) peers(count func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	for _, p := range c.backend.Peers() {
+		up := 0.0
+		if p.State == "up" {
+			up = 1
+		}
+		gauge(c.peerUp, up, p.Name)
+		gauge(c.peerMTU, float64(p.MTU), p.Name)
+		count(c.peerRxFrames, p.RX.Frames, p.Name)
+		count(c.peerRxBytes, p.RX.Bytes, p.Name)
+		count(c.peerTxFrames, p.TX.Frames, p.Name)
+		count(c.peerTxBytes, p.TX.Bytes, p.Name)
+		for reason, n := range p.Drops {
+			count(c.peerDrops, n, p.Name, reason)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 // EventKinds are the kinds of event that a stream can be limited to. A stream
 // without a limit has all but frame.
-var EventKinds = []string{"port", "network", "fdb", "loop", "storm", "worker", "config", "frame"}
+var EventKinds = []string{"port", "peer", "network", "fdb", "loop", "storm", "worker", "config", "frame"}
 
 // maxHistory is more events than any history ring holds.
 const maxHistory = 1 << 20
@@ -45,6 +45,7 @@ func (s *Server) routes() http.Handler {
 	ask("stats", nil, func(url.Values) (any, error) { return b.Stats(), nil })
 	ask("networks", nil, func(url.Values) (any, error) { return b.Networks(), nil })
 	ask("ports", nil, func(url.Values) (any, error) { return b.Ports(), nil })
+	ask("peers", nil, func(url.Values) (any, error) { return b.Peers(), nil })
 	ask("fdb", nil, func(url.Values) (any, error) { return b.FDB(), nil })
 	ask("fdb/history", []string{"limit"}, func(q url.Values) (any, error) {
 		limit, err := limitOf(q.Get("limit"))

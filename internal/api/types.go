@@ -57,6 +57,26 @@ type Network struct {
 	Entries int      `json:"fdb_entries"`
 }
 
+// Peer is one row of `peer ls`: another host's VTEP.
+type Peer struct {
+	Name        string       `json:"name"`
+	ID          frame.PortID `json:"id"`
+	Address     string       `json:"address"`    // with the UDP port
+	State       string       `json:"state"`      // up, down, connecting
+	Passive     bool         `json:"passive"`    // up, and answers no probe, as the kernel's VTEP
+	Since       time.Time    `json:"since"`      // of the state
+	Encryption  string       `json:"encryption"` // none, dtls
+	Cipher      string       `json:"cipher"`
+	Epoch       uint64       `json:"epoch"`
+	Established int64        `json:"established_s"` // seconds since it came up; 0 unless it is
+	Networks    []string     `json:"networks"`      // that it may carry
+	MTU         int          `json:"mtu"`           // longest inner packet that the path carries
+	Entries     int          `json:"fdb_entries"`   // dynamic FDB entries it owns
+	RX          Counter      `json:"rx"`            // into the switch
+	TX          Counter      `json:"tx"`            // out of the switch
+	Drops       Drops        `json:"drops"`         // also what it sent and the tunnel refused
+}
+
 // Entry is one row of `fdb ls`.
 type Entry struct {
 	Network string    `json:"network"`
@@ -100,7 +120,8 @@ type Stats struct {
 	RxFrames   uint64            `json:"rx_frames"`
 	Verdicts   map[string]uint64 `json:"verdicts"` // forward, flood, drop, local
 	Copies     Copies            `json:"copies"`
-	Drops      Drops             `json:"drops"`
+	Drops      Drops             `json:"drops"`          // Refused included
+	Refused    uint64            `json:"tunnel_refused"` // datagrams of peers and strangers that never became a frame
 	Loop       LoopStats         `json:"loop"`
 }
 
@@ -237,7 +258,7 @@ type Egress struct {
 // Event is one line of the event stream.
 type Event struct {
 	Time    time.Time      `json:"time"`
-	Kind    string         `json:"kind"` // port, network, fdb, loop, storm, worker, config, frame
+	Kind    string         `json:"kind"` // port, peer, network, fdb, loop, storm, worker, config, frame
 	What    string         `json:"what"` // one sentence
 	Port    string         `json:"port,omitempty"`
 	Network string         `json:"network,omitempty"`

@@ -44,6 +44,7 @@ func (d *Daemon) Status() api.Status {
 		s.Ports.Down++
 		s.Problems = append(s.Problems, p.problem())
 	}
+	d.peersStatus(&s)
 	if s.FDB.Entries*10 >= s.FDB.Limit*9 {
 		s.Problems = append(s.Problems, api.Problem{
 			What: fmt.Sprintf("the FDB holds %d of %d entries: the port with the most loses some to newcomers", s.FDB.Entries, s.FDB.Limit),
@@ -72,14 +73,16 @@ func (p *port) problem() api.Problem {
 // Stats implements api.Backend.
 func (d *Daemon) Stats() api.Stats {
 	t := d.sw.Stats()
+	var refused uint64
 	for why, n := range d.refusedByTunnel() {
 		t.Drops[why] += n
+		refused += n
 	}
 	c := d.table.Counters()
 	s := api.Stats{
 		PID: os.Getpid(), UptimeS: int64(time.Since(d.started).Seconds()),
 		Generation: d.generation, RxFrames: t.RxFrames, Verdicts: map[string]uint64{},
-		Copies: api.Copies{Sent: t.Sent, Refused: t.Refused}, Drops: drops(&t.Drops),
+		Copies: api.Copies{Sent: t.Sent, Refused: t.Refused}, Drops: drops(&t.Drops), Refused: refused,
 		Loop: api.LoopStats{
 			Loops: t.Loops, Wakeups: t.Wakeups, Spins: t.Spins, Writes: t.Writes,
 			Coalesced: t.Coalesced, Segmented: t.Segmented, Moves: t.Moves, Evicted: c.Evicted,
@@ -120,6 +123,9 @@ func (d *Daemon) Networks() []api.Network {
 			if slices.Contains(d.eff.Ports[port].Networks(), name) {
 				row.Ports = append(row.Ports, port)
 			}
+		}
+		for _, p := range d.peersOf(d.st.VLANs[name]) {
+			row.Peers = append(row.Peers, p.Name)
 		}
 		out = append(out, row)
 	}
@@ -237,6 +243,9 @@ func entryRow(n names, e fdb.Entry, now fdb.Tick) api.Entry {
 		Network: n.network(e.VID), VLAN: int(e.VID), MAC: e.MAC, Port: n.port(e.Port),
 		Kind: "dynamic", AgeS: int(e.Age(now).Seconds()), Moves: e.Moves,
 	}
+	if peer, ok := n.peers[e.Port]; ok {
+		row.Port, row.Peer = "", peer
+	}
 	if e.Static {
 		row.Kind = "static"
 	}
@@ -296,11 +305,9 @@ func (d *Daemon) Flush(r api.FlushRequest) (api.FlushReply, error) {
 		}
 	}
 	if r.Port != "" {
-		p, ok := d.ports[r.Port]
-		if !ok {
+		if f.Port = d.portID(r.Port); f.Port == 0 {
 			return api.FlushReply{}, d.noPort(r.Port)
 		}
-		f.Port = p.id
 	}
 	if r.MAC != "" {
 		m, err := frame.ParseMAC(r.MAC)
@@ -314,6 +321,18 @@ func (d *Daemon) Flush(r api.FlushRequest) (api.FlushReply, error) {
 
 func (d *Daemon) noNetwork(name string) error {
 	return &api.Error{Code: 5, Msg: fmt.Sprintf("no network %q", clip(name)), Hint: "networks: " + strings.Join(slices.Sorted(maps.Keys(d.eff.Networks)), ", ")}
+}
+
+// portID is the number of a port, or of a peer written peer/NAME; 0 = there is
+// none. The caller holds mu.
+func (d *Daemon) portID(name string) frame.PortID {
+	if peer, ok := strings.CutPrefix(name, peerPrefix); ok {
+		return d.st.Peers[peer]
+	}
+	if p := d.ports[name]; p != nil {
+		return p.id
+	}
+	return 0
 }
 
 func (d *Daemon) noPort(name string) error {
@@ -338,12 +357,12 @@ func (d *Daemon) Explain(r api.ExplainRequest) (api.ExplainReply, error) {
 		return api.ExplainReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("frame: %d octets are more than a frame can have (%d)", len(data), frame.MaxLen)}
 	}
 	d.mu.Lock()
-	p, ok := d.ports[r.In]
+	in := d.portID(r.In)
 	d.mu.Unlock()
-	if !ok {
+	if in == 0 {
 		return api.ExplainReply{}, d.noPort(r.In)
 	}
-	x := d.sw.Explain(p.id, data, frame.GSO{})
+	x := d.sw.Explain(in, data, frame.GSO{})
 	n := *d.names.Load()
 	out := api.ExplainReply{Action: x.Verdict.Action, Reason: x.Verdict.Reason, VLAN: int(x.Verdict.VID), Out: []api.Egress{}}
 	for _, s := range x.Steps {

@@ -85,10 +85,12 @@ func (d *Daemon) Item(_ context.Context, r api.ItemRequest) (api.ApplyReply, err
 		err = d.checkNetwork(r)
 	case "port":
 		err = d.checkPort(r)
+	case "peer":
+		err = d.checkPeer(r)
 	case "fdb":
 		done, err = d.checkFDB(r)
 	default:
-		err = &api.Error{Code: 2, Msg: fmt.Sprintf("kind %q: want network, port or fdb", clip(r.Kind))}
+		err = &api.Error{Code: 2, Msg: fmt.Sprintf("kind %q: want network, port, peer or fdb", clip(r.Kind))}
 	}
 	if err != nil || done {
 		return d.reply(nil, err)
@@ -127,6 +129,16 @@ func (d *Daemon) checkPort(r api.ItemRequest) error {
 		return invalid(err)
 	}
 	return d.owner(r.Name, p)
+}
+
+func (d *Daemon) checkPeer(r api.ItemRequest) error {
+	exists := false
+	if d.cfg.Tunnel != nil {
+		_, exists = d.cfg.Tunnel.Peers[r.Name]
+	}
+	return d.checkOp(r, exists, func(name string) error {
+		return &api.Error{Code: 5, Msg: fmt.Sprintf("no peer %q", clip(name)), Hint: "`tapestry peer ls` lists the peers"}
+	})
 }
 
 // checkFDB carries out the one edit that concerns no configuration: removing an

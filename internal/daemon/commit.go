@@ -357,12 +357,12 @@ func (d *Daemon) setStatics() error {
 }
 
 func (d *Daemon) publishNames() {
-	n := &names{ports: map[frame.PortID]string{}, networks: map[frame.VID]string{}}
+	n := &names{ports: map[frame.PortID]string{}, peers: map[frame.PortID]string{}, networks: map[frame.VID]string{}}
 	for name, r := range d.st.Ports {
 		n.ports[r.ID] = name
 	}
 	for name, id := range d.st.Peers {
-		n.ports[id] = name
+		n.ports[id], n.peers[id] = peerPrefix+name, name
 	}
 	for name := range d.eff.Networks {
 		n.networks[d.st.VLANs[name]] = name
@@ -373,7 +373,9 @@ func (d *Daemon) publishNames() {
 // resolve fills every default in and notes the VLANs that were chosen.
 func (d *Daemon) resolve(cfg *config.Config, st *state) *config.Config {
 	st.VLANs = config.AssignVLANs(cfg, st.VLANs)
-	return cfg.Resolved(d.hostname, st.VLANs)
+	eff := cfg.Resolved(d.hostname, st.VLANs)
+	fitNetworks(cfg, eff)
+	return eff
 }
 
 // sameRequest reports whether a port opened by a would be opened by b alike.

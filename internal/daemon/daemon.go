@@ -13,6 +13,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel"
 )
 
 // downDepth is how many ports may fail before the first has been seen to.
@@ -53,6 +54,8 @@ type Daemon struct {
 	looks int // at the ports' health
 	vtep  *vtep
 	stale []*vtep // to be closed when the switch has another spec
+	// refusedBefore is what tunnels refused that are closed.
+	refusedBefore tunnel.Drops
 }
 
 // port is one configured port and what became of it.

@@ -9,7 +9,8 @@ import (
 // names translates the numbers of the switch into the user's names. It is
 // replaced as a whole and never changed.
 type names struct {
-	ports    map[frame.PortID]string
+	ports    map[frame.PortID]string // a peer's is peer/NAME
+	peers    map[frame.PortID]string
 	networks map[frame.VID]string
 }
 

@@ -22,17 +22,10 @@ var modes = map[config.Mode]vswitch.Mode{
 
 // supported refuses what the file format has and this worker does not do.
 func supported(c *config.Config) error {
-	var what string
-	switch {
-	case c.Tunnel != nil && c.Tunnel.DTLS != nil:
-		what = "tunnel.dtls"
-	case len(c.Routers) > 0:
-		what = "routers"
-	default:
+	if len(c.Routers) == 0 {
 		return nil
 	}
-	return &api.Error{Code: 2, Msg: what + ": this version neither routes nor encrypts",
-		Hint: "take the key `" + what + "` out of the file"}
+	return &api.Error{Code: 2, Msg: "routers: this version does not route", Hint: "take the key `routers` out of the file"}
 }
 
 // request is what the keeper is asked for on behalf of one port. c is resolved.

@@ -26,6 +26,7 @@ type vtep struct {
 	listen     netip.AddrPort
 	reserved   config.Reserved
 	noChecksum bool
+	underlay   int // MTU
 }
 
 // peersOf are the peers of c that are not this host: the same list serves all
@@ -113,8 +114,8 @@ func (d *Daemon) bringTunnel() (former *vtep, err error) {
 		}
 		return former, err
 	}
-	want := vtep{listen: t.Listen, reserved: t.VXLANReserved, noChecksum: !isOn(t.UDPChecksum)}
-	if v := d.vtep; v == nil || v.listen != want.listen || v.reserved != want.reserved || v.noChecksum != want.noChecksum {
+	want := vtep{listen: t.Listen, reserved: t.VXLANReserved, noChecksum: !isOn(t.UDPChecksum), underlay: narrowest(peersOf(d.eff)).mtu}
+	if v := d.vtep; v == nil || v.listen != want.listen || v.reserved != want.reserved || v.noChecksum != want.noChecksum || v.underlay != want.underlay {
 		if want.Tunnel, err = d.openTunnel(&want); err != nil {
 			return nil, err
 		}
@@ -132,7 +133,7 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 		return nil, refusal("tunnel", err)
 	}
 	o := tunnel.Options{
-		Socket: fd, NoChecksum: v.noChecksum, Events: d.onPeer,
+		Socket: fd, NoChecksum: v.noChecksum, Events: d.onPeer, UnderlayMTU: v.underlay,
 		Open: func(o udpio.SenderOptions) (int, error) {
 			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
 		},
@@ -156,7 +157,7 @@ func (d *Daemon) addPeers(s *vswitch.Spec) {
 	for _, p := range d.tunnelSpec(d.eff).Peers {
 		if q := d.vtep.Peer(p.ID); q != nil {
 			s.Ports = append(s.Ports, vswitch.Port{
-				ID: p.ID, Name: "peer " + p.Name, Queue: q, Tagged: p.VIDs, Group: tunnel.Group, OwnMTU: true,
+				ID: p.ID, Name: peerPrefix + p.Name, Queue: q, Tagged: p.VIDs, Group: tunnel.Group, OwnMTU: true,
 			})
 		}
 	}
@@ -170,7 +171,7 @@ func (d *Daemon) onPeer(e tunnel.Event) {
 	if e.State == tunnel.Down {
 		d.table.Flush(fdb.Filter{Port: e.ID})
 	}
-	what := fmt.Sprintf("peer %s at %v is %v, inner MTU %d", e.Name, e.Address, e.State, e.MTU)
+	what := fmt.Sprintf("peer %s at %v is %v, its path carries packets of %d octets", e.Name, e.Address, e.State, e.MTU)
 	d.log.Info("peer", "peer", e.Name, "address", e.Address, "state", e.State, "mtu", e.MTU)
 	d.hub.publish(api.Event{Time: e.Time, Kind: "peer", What: what})
 }
@@ -192,6 +193,9 @@ func (d *Daemon) applySpec(ports map[string]*port) error {
 		return err
 	}
 	for _, v := range append(d.stale, former) {
+		for why, n := range v.Refused() {
+			d.refusedBefore[why] += n
+		}
 		err = errors.Join(err, v.Close())
 	}
 	d.stale = nil
@@ -202,8 +206,11 @@ func (d *Daemon) applySpec(ports map[string]*port) error {
 func (d *Daemon) refusedByTunnel() (n [frame.NumReasons]uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	n = d.refusedBefore
 	if d.vtep != nil {
-		n = d.vtep.Refused()
+		for why, m := range d.vtep.Refused() {
+			n[why] += m
+		}
 	}
 	return n
 }

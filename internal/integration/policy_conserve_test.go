@@ -50,7 +50,7 @@ func conserved(t *testing.T, n *node) {
 	if got := sum(s.Verdicts); got != s.RxFrames {
 		t.Errorf("verdicts %v are %d, received %d", s.Verdicts, got, s.RxFrames)
 	}
-	if got, want := sum(s.Drops), s.Verdicts["drop"]+s.Copies.Refused; got != want {
+	if got, want := sum(s.Drops), s.Verdicts["drop"]+s.Copies.Refused+s.Refused; got != want {
 		t.Errorf("drops %v are %d, dropped and refused %d", s.Drops, got, want)
 	}
 	var rx, tx uint64
@@ -61,6 +61,18 @@ func conserved(t *testing.T, n *node) {
 		for k, v := range p.Drops {
 			drops[k] += v
 		}
+	}
+	var peers []api.Peer
+	n.json(&peers, "peer", "ls")
+	for _, p := range peers {
+		rx += p.RX.Frames
+		tx += p.TX.Frames
+		for k, v := range p.Drops {
+			drops[k] += v
+		}
+	}
+	if k := frame.UnknownPeer.String(); s.Drops[k] > 0 {
+		drops[k] += s.Drops[k] // no peer's
 	}
 	if rx != s.RxFrames || tx != s.Copies.Sent {
 		t.Errorf("ports received %d and sent %d, the switch %d and %d", rx, tx, s.RxFrames, s.Copies.Sent)

@@ -29,6 +29,7 @@ type Switch struct {
 	mu       sync.Mutex
 	ports    []api.Port
 	networks []api.Network
+	peers    []api.Peer
 	entries  []api.Entry
 	history  []api.Taught
 	problems []api.Problem
@@ -55,6 +56,13 @@ func New() *Switch {
 				Drops: api.Drops{"storm": 2, "too_short": 1}, Since: Start},
 			{Name: "c2", ID: 2, Kind: "veth", Device: "eth0", Netns: "c2", State: "down", Reason: "namespace c2 is gone", Network: "blue",
 				MTU: 1450, MAC: "02:00:00:00:00:02", Addresses: []string{"10.1.0.3/24"}, Origin: "attach", Restarts: 4, Since: Start},
+		},
+		peers: []api.Peer{
+			{Name: "h130", ID: 3, Address: "192.0.2.130:4789", State: "up", Since: Start, Encryption: "none", Established: 61,
+				Networks: []string{"blue"}, MTU: 1450, RX: api.Counter{Frames: 7, Bytes: 700}, TX: api.Counter{Frames: 8, Bytes: 800},
+				Drops: api.Drops{"unknown_vni": 2}},
+			{Name: "h131", ID: 4, Address: "192.0.2.131:4789", State: "down", Since: Start, Encryption: "none",
+				Networks: []string{"blue"}, MTU: 1450},
 		},
 		entries: []api.Entry{{Network: "blue", VLAN: 10, MAC: m1, Port: "c1", Kind: "dynamic", AgeS: 3, Moves: 1}},
 		history: []api.Taught{
@@ -142,6 +150,7 @@ func (s *Switch) Status() api.Status {
 			st.Ports.Down++
 		}
 	}
+	st.Peers = api.UpDown{Up: 1, Down: 1}
 	return st
 }
 
@@ -165,6 +174,13 @@ func (s *Switch) Ports() []api.Port {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.ports)
+}
+
+// Peers implements api.Backend.
+func (s *Switch) Peers() []api.Peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.peers)
 }
 
 // FDB implements api.Backend.
@@ -223,6 +239,7 @@ func (s *Switch) Item(_ context.Context, r api.ItemRequest) (api.ApplyReply, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := r.Kind == "fdb" ||
+		r.Kind == "peer" && slices.ContainsFunc(s.peers, func(p api.Peer) bool { return p.Name == r.Name }) ||
 		r.Kind == "port" && slices.ContainsFunc(s.ports, func(p api.Port) bool { return p.Name == r.Name }) ||
 		r.Kind == "network" && slices.ContainsFunc(s.networks, func(n api.Network) bool { return n.Name == r.Name })
 	switch {

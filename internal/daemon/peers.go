@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel"
+)
+
+// peerPrefix stands before a peer's name where a port's is expected. No port's
+// name has a slash.
+const peerPrefix = "peer/"
+
+// Peers implements api.Backend.
+func (d *Daemon) Peers() []api.Peer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := []api.Peer{}
+	if d.vtep == nil {
+		return out
+	}
+	carried := map[frame.PortID][]string{}
+	for _, p := range d.tunnelSpec(d.eff).Peers {
+		for _, v := range p.VIDs {
+			carried[p.ID] = append(carried[p.ID], d.names.Load().network(v))
+		}
+	}
+	now := time.Now()
+	for _, s := range d.vtep.Status() {
+		out = append(out, d.peerRow(s, carried[s.ID], now))
+	}
+	return out
+}
+
+// peerRow is one row of `peer ls`.
+func (d *Daemon) peerRow(s tunnel.Status, networks []string, now time.Time) api.Peer {
+	n, _ := d.sw.PortStats(s.ID)
+	for why, m := range s.Drops {
+		n.Drops[why] += m
+	}
+	slices.Sort(networks)
+	row := api.Peer{
+		Name: s.Name, ID: s.ID, Address: s.Address.String(), State: s.State.String(), Passive: s.Passive, Since: s.Since,
+		Encryption: "none", Networks: append([]string{}, networks...), MTU: s.MTU, Entries: d.table.PortLen(s.ID),
+		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops),
+	}
+	if s.State == tunnel.Up {
+		row.Established = int64(now.Sub(s.Since).Seconds())
+	}
+	return row
+}
+
+// peersOf are the peers that carry a network. The caller holds mu.
+func (d *Daemon) peersOf(v frame.VID) []tunnel.PeerSpec {
+	if d.vtep == nil {
+		return nil
+	}
+	return slices.DeleteFunc(d.tunnelSpec(d.eff).Peers, func(p tunnel.PeerSpec) bool { return !slices.Contains(p.VIDs, v) })
+}
+
+// peersStatus adds the peers, and what is wrong with the tunnel, to s. The
+// caller holds mu.
+func (d *Daemon) peersStatus(s *api.Status) {
+	if d.vtep == nil {
+		return
+	}
+	for _, p := range d.vtep.Status() {
+		switch p.State {
+		case tunnel.Up:
+			s.Peers.Up++
+		case tunnel.Down:
+			s.Peers.Down++
+			s.Problems = append(s.Problems, api.Problem{
+				What: fmt.Sprintf("peer %s at %v has not answered since %s", p.Name, p.Address, p.Since.Format(time.DateTime)),
+				Hint: fmt.Sprintf("see whether that host is up, and whether UDP port %d passes both ways: ping %s", p.Address.Port(), p.Address.Addr()),
+			})
+		}
+	}
+	s.Problems = append(s.Problems, narrowPaths(d.eff, d.vtep.Status(), d.tunnelSpec(d.eff))...)
+	for _, name := range sortedNames(d.eff.Networks) {
+		if n := d.eff.Networks[name]; n.VNI != 0 && n.Encrypt == config.EncryptRequired {
+			s.Problems = append(s.Problems, api.Problem{
+				What: fmt.Sprintf("network %s demands encryption, which this version has not: its frames stay on this host", name),
+				Hint: fmt.Sprintf("networks.%s: take `encrypt` out to send them in the clear", name),
+			})
+		}
+	}
+}
+
+// narrowPaths names the peers whose path carries less than a network's MTU.
+func narrowPaths(c *config.Config, peers []tunnel.Status, spec tunnel.Spec) []api.Problem {
+	var out []api.Problem
+	for i, p := range peers {
+		if p.State != tunnel.Up {
+			continue
+		}
+		for _, name := range sortedNames(c.Networks) {
+			if n := c.Networks[name]; slices.Contains(spec.Peers[i].VIDs, n.VLAN) && n.MTU > p.MTU {
+				out = append(out, api.Problem{
+					What: fmt.Sprintf("the path to peer %s carries packets of %d octets, network %s has MTU %d", p.Name, p.MTU, name, n.MTU),
+					Hint: fmt.Sprintf("raise the underlay's MTU by %d, or set networks.%s.mtu to %d", n.MTU-p.MTU, name, p.MTU),
+				})
+			}
+		}
+	}
+	return out
+}
