@@ -57,9 +57,11 @@ func (s *search) pick() int {
 	return (s.low + s.bad) / 2
 }
 
-// pass notes that s.size passes.
+// pass notes that s.size passes. When a step of one octet does, larger ones
+// follow.
 func (s *search) pass() {
-	s.low, s.stepped, s.size, s.tries = s.size, false, 0, 0
+	s.stepped = s.stepped && s.size == s.low+1
+	s.low, s.size, s.tries = s.size, 0, 0
 }
 
 // fail notes that s.size does not. A former size that no longer passes leaves

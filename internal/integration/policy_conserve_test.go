@@ -40,7 +40,17 @@ func (n *node) quiet() (api.Stats, []api.Port) {
 // conserved demands the contract's law of conservation of the quiet switch.
 func conserved(t *testing.T, n *node) {
 	t.Helper()
-	s, ports := n.quiet()
+	var s api.Stats
+	var ports []api.Port
+	var peers []api.Peer
+	n.until("no frame moves while peers are asked for", func() bool {
+		s, ports = n.quiet()
+		peers = nil
+		n.json(&peers, "peer", "ls")
+		var after api.Stats
+		n.json(&after, "stats")
+		return after.RxFrames == s.RxFrames && after.Copies == s.Copies && after.Refused == s.Refused
+	})
 	sum := func(m map[string]uint64) (total uint64) {
 		for _, v := range m {
 			total += v
@@ -62,8 +72,6 @@ func conserved(t *testing.T, n *node) {
 			drops[k] += v
 		}
 	}
-	var peers []api.Peer
-	n.json(&peers, "peer", "ls")
 	for _, p := range peers {
 		rx += p.RX.Frames
 		tx += p.TX.Frames

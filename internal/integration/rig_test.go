@@ -49,6 +49,7 @@ type node struct {
 	config string // path of its file
 	socket string
 	state  string
+	ns     *netnstest.NS // that it runs in; nil = the test's own
 	keeper *exec.Cmd
 	log    *syncBuffer
 	exited chan error
@@ -102,7 +103,11 @@ func (n *node) tryUp() error {
 	if err != nil {
 		return err
 	}
-	if err := n.keeper.Start(); err != nil {
+	begin := n.keeper.Start
+	if n.ns != nil {
+		begin = func() error { return n.ns.Handle.Do(n.keeper.Start) }
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	ready := make(chan error, 1)

@@ -1,0 +1,232 @@
+package integration_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
+)
+
+// TestFabric is one file on every host: a third joins under traffic, which loses
+// nothing; a container moves to another host; strangers are counted and teach
+// nothing.
+func TestFabric(t *testing.T) {
+	f := newFabric(t, 4)
+	one, two := f.up(1, f.file(false, 4789, 1, 2)), f.up(2, f.file(false, 4789, 1, 2))
+	f.meet(1, 2)
+	if p := one.peers(); len(p) != 1 || p["h2"].Networks[0] != "blue" {
+		t.Errorf("peers of h1: %+v, want h2 alone", p)
+	}
+	flow := startFlow(t, f.hosts[0].container, f.hosts[1].container, "10.1.0.2")
+	all := f.file(false, 4789, 1, 2, 3)
+	three := f.up(3, all)
+	for _, n := range []*node{one, two} {
+		n.write(all)
+		n.cli("apply", "-c", n.config)
+		if out := n.cli("apply", "-c", n.config); !strings.Contains(out, "no change") {
+			t.Errorf("applied twice: %s", out)
+		}
+	}
+	f.meet(3, 1)
+	f.meet(2, 3)
+	flow.pass(100)
+	flow.finish()
+	f.exchange(1, 2)
+	f.exchange(3, 1)
+
+	for _, n := range []*node{one, two, three} {
+		n.until("both peers are up", func() bool {
+			var s api.Status
+			n.json(&s, "status")
+			return s.Peers.Up == 2 && s.Peers.Down == 0 && len(s.Problems) == 0
+		})
+		for name, p := range n.peers() {
+			if p.State != "up" || p.Passive || p.Encryption != "none" || p.MTU != 1450 || p.RX.Frames == 0 || p.TX.Frames == 0 {
+				t.Errorf("peer %s: %+v", name, p)
+			}
+		}
+	}
+	if out := f.hosts[0].container.Run("ip", "link", "show", "eth0"); !strings.Contains(out, "mtu 1450") {
+		t.Errorf("a network without MTU over an underlay of 1500: %s", out)
+	}
+	f.strangers(one)
+	f.conserved()
+	f.moves(one, two, three)
+}
+
+// strangers sends what nobody configured.
+func (f *fabric) strangers(n *node) {
+	f.t.Helper()
+	var before, after api.Stats
+	n.json(&before, "stats")
+	var table []api.Entry
+	n.json(&table, "fdb", "ls")
+	inner := append([]byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x77\x08\x00"), make([]byte, 46)...)
+	say(f.t, f.hosts[3].underlay, "192.0.2.1:4789", append([]byte{8, 0, 0, 0, 0, 0x27, 0x1a, 0}, inner...))
+	say(f.t, f.hosts[1].underlay, "192.0.2.1:4789", append([]byte{8, 0, 0, 0, 0, 0, 99, 0}, inner...))
+	n.until("both are counted", func() bool {
+		n.json(&after, "stats")
+		return after.Drops["unknown_peer"] == before.Drops["unknown_peer"]+1 && after.Drops["unknown_vni"] == before.Drops["unknown_vni"]+1
+	})
+	if after.Refused != before.Refused+2 {
+		f.t.Errorf("tunnel_refused grew by %d, want 2", after.Refused-before.Refused)
+	}
+	if p := n.peers()["h2"]; p.Drops["unknown_vni"] != 1 {
+		f.t.Errorf("drops of h2: %v", p.Drops)
+	}
+	var now []api.Entry
+	n.json(&now, "fdb", "ls")
+	for _, e := range now {
+		if e.MAC.String() == "02:00:00:00:00:77" {
+			f.t.Errorf("a refused frame taught %v", e)
+		}
+	}
+}
+
+// moves takes station 1 from h1 to h3: h2 follows it by its first frame.
+func (f *fabric) moves(one, two, three *node) {
+	f.t.Helper()
+	at := func() (peer string) {
+		var list []api.Entry
+		two.json(&list, "fdb", "ls")
+		for _, e := range list {
+			if e.MAC.String() == "02:00:00:00:00:01" {
+				return e.Peer
+			}
+		}
+		return ""
+	}
+	f.meet(1, 2)
+	if got := at(); got != "h1" {
+		f.t.Errorf("station 1 is at peer %q, want h1", got)
+	}
+	one.cli("detach", "netns:"+f.hosts[0].container.Name())
+	f.attach(3, 1)
+	f.meet(1, 2)
+	if got := at(); got != "h3" {
+		f.t.Errorf("station 1 is at peer %q after its move, want h3", got)
+	}
+	if why := two.cli("fdb", "why", "02:00:00:00:00:01"); !strings.Contains(why, "peer/h1 → peer/h3") {
+		f.t.Errorf("the history does not tell of the move:\n%s", why)
+	}
+	f.meet(1, 3)
+}
+
+// TestFabricPeerRestarts ends a host without a word: its peer goes down and takes
+// its addresses along, and comes back by itself. A restarted worker knows its
+// stations still.
+func TestFabricPeerRestarts(t *testing.T) {
+	f := newFabric(t, 2)
+	config := f.file(true, 8472, 1, 2)
+	one, two := f.up(1, config), f.up(2, config)
+	f.meet(1, 2)
+	f.exchange(1, 2)
+	one.until("h2 is up", func() bool { return one.peers()["h2"].State == "up" })
+
+	die(t, one.workerPID())
+	f.meet(1, 2)
+	var w api.Why
+	one.json(&w, "fdb", "why", "02:00:00:00:00:02")
+	if len(w.Entries) != 1 || w.Entries[0].Peer != "h2" {
+		t.Errorf("after the worker's restart: %+v", w.Entries)
+	}
+	one.until("h2 is up again", func() bool { return one.peers()["h2"].State == "up" })
+
+	two.kill()
+	one.until("h2 is down", func() bool { return one.peers()["h2"].State == "down" })
+	if n := one.peers()["h2"].Entries; n != 0 {
+		t.Errorf("%d addresses of a peer that is down", n)
+	}
+	var s api.Status
+	one.json(&s, "status")
+	if s.Peers.Down != 1 || len(s.Problems) != 1 || s.Problems[0].Hint == "" {
+		t.Errorf("status: %+v", s)
+	}
+	two.up()
+	f.meet(2, 1)
+	one.until("h2 is back", func() bool { return one.peers()["h2"].State == "up" })
+}
+
+// TestFabricFaults runs numbered datagrams over wires that lose, reorder and
+// corrupt, and then are cut: none is delivered twice or changed, and all hosts
+// conserve.
+func TestFabricFaults(t *testing.T) {
+	f := newFabric(t, 2)
+	config := f.file(false, 4789, 1, 2)
+	one := f.up(1, config)
+	f.up(2, config)
+	f.meet(1, 2)
+	one.until("h2 is up", func() bool { return one.peers()["h2"].State == "up" })
+	// The first frames met a host that wasn't there yet.
+	lostTX, lostRX := f.between()
+	if r := f.count(2, 500); r != (counted{once: 500}) {
+		t.Errorf("over good wires: %+v", r)
+	}
+	if sent, received := f.between(); sent-lostTX != received-lostRX {
+		t.Errorf("hosts sent each other %d frames and received or refused %d", sent, received)
+	}
+	f.lan.Wires[0].Set(wiretest.Link{Loss: 0.05, Reorder: 0.05, Corrupt: 0.05, Delay: time.Millisecond, HoldBack: 5 * time.Millisecond})
+	r := f.count(2, 2000)
+	if r.twice != 0 || r.other != 0 || r.once == 0 || r.once > 2000 {
+		t.Errorf("of 2000 datagrams %d arrived, %d twice, %d changed", r.once, r.twice, r.other)
+	}
+	if sent, received := f.between(); received > sent {
+		t.Errorf("hosts sent each other %d frames and received or refused %d", sent, received)
+	}
+	for _, w := range f.lan.Wires {
+		w.Cut(true)
+	}
+	one.until("h2 is down", func() bool { return one.peers()["h2"].State == "down" })
+	for _, w := range f.lan.Wires {
+		w.Set(wiretest.Link{})
+		w.Cut(false)
+	}
+	f.meet(1, 2)
+	f.exchange(2, 1)
+	f.conserved()
+	if s := f.lan.Counts(); s.Lost == 0 || s.Corrupted == 0 || s.Reordered == 0 || s.Cut == 0 {
+		t.Errorf("the wires were too good: %+v", s)
+	}
+}
+
+// TestFabricInterfaceDown takes the underlay away and gives it back.
+func TestFabricInterfaceDown(t *testing.T) {
+	f := newFabric(t, 2)
+	config := f.file(false, 4789, 1, 2)
+	f.up(1, config)
+	f.up(2, config)
+	f.meet(1, 2)
+	f.hosts[0].underlay.Run("ip", "link", "set", wiretest.Interface, "down")
+	if out, err := f.hosts[0].container.Try("ping", "-c", "1", "-W", "1", "10.1.0.2"); err == nil {
+		t.Errorf("ping without an underlay: %s", out)
+	}
+	f.hosts[0].underlay.Run("ip", "link", "set", wiretest.Interface, "up")
+	f.meet(1, 2)
+	f.conserved()
+}
+
+// TestFabricPathMTU narrows the way to a peer: peer ls shows it, and a station
+// that sends too much with DF hears of it.
+func TestFabricPathMTU(t *testing.T) {
+	f := newFabric(t, 2)
+	config := f.file(false, 4789, 1, 2)
+	one := f.up(1, config)
+	f.up(2, config)
+	f.meet(1, 2)
+	ping(t, f.hosts[0].container, "10.1.0.2", 1, "-M", "do", "-s", "1422")
+	f.hosts[1].underlay.Run("ip", "link", "set", wiretest.Interface, "mtu", "1300")
+	one.until("the path is found narrower", func() bool { m := one.peers()["h2"].MTU; return m >= 1250 && m < 1260 }) // a veth takes room for a tag
+	out, err := f.hosts[0].container.Try("ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s", "1422", "10.1.0.2")
+	if err == nil || !strings.Contains(out, "mtu") {
+		t.Errorf("ping of 1450 octets with DF over a path narrower: %v\n%s", err, out)
+	}
+	f.exchange(1, 2)
+	var s api.Status
+	one.json(&s, "status")
+	if len(s.Problems) != 1 || !strings.Contains(s.Problems[0].What, "h2") {
+		t.Errorf("problems: %+v", s.Problems)
+	}
+	conserved(t, one)
+}

@@ -1,0 +1,241 @@
+package integration_test
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
+)
+
+// fabric is several hosts on one LAN. Host i is called h<i>, from 1, and its
+// container has station i of network blue.
+type fabric struct {
+	t     *testing.T
+	lan   *wiretest.LAN
+	hosts []*fabricHost
+}
+
+type fabricHost struct {
+	underlay, container *netnstest.NS
+	node                *node // nil when it is no tapestry
+}
+
+// newFabric makes the namespaces of n hosts.
+func newFabric(t *testing.T, n int) *fabric {
+	t.Helper()
+	f := &fabric{t: t}
+	var nodes []*netnstest.NS
+	for range n {
+		h := &fabricHost{underlay: netnstest.New(t), container: netnstest.New(t)}
+		nodes = append(nodes, h.underlay)
+		f.hosts = append(f.hosts, h)
+	}
+	f.lan = wiretest.NewLAN(t, 7, nodes...)
+	return f
+}
+
+// file is one file for all hosts: those that it lists, which are numbered from 1.
+func (f *fabric) file(v6 bool, port int, listed ...int) string {
+	listen := "0.0.0.0"
+	if v6 {
+		listen = "[::]"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "networks: {blue: {vlan: 10, vni: 10010}}\ntunnel:\n  listen: \"%s:%d\"\n  peers:\n", listen, port)
+	for _, i := range listed {
+		fmt.Fprintf(&b, "    h%d: {address: \"%s:%d\"}\n", i, underlayAddr(i, v6), port)
+	}
+	return b.String()
+}
+
+// underlayAddr is host i's address, with brackets if it is IPv6.
+func underlayAddr(i int, v6 bool) string {
+	v4, long := wiretest.Addr(i - 1)
+	if v6 {
+		return "[" + strings.TrimSuffix(long, "/64") + "]"
+	}
+	return strings.TrimSuffix(v4, "/24")
+}
+
+// up starts a switch on host i with the file and attaches its container.
+func (f *fabric) up(i int, config string) *node {
+	f.t.Helper()
+	h := f.hosts[i-1]
+	h.node = prepare(f.t, config)
+	h.node.ns = h.underlay
+	h.node.up()
+	f.attach(i, i)
+	return h.node
+}
+
+// attach gives host i the container of station s.
+func (f *fabric) attach(i, s int) {
+	f.t.Helper()
+	f.hosts[i-1].node.cli("attach", "netns:"+f.hosts[s-1].container.Name(), "--network", "blue", "--port", fmt.Sprintf("c%d", s),
+		"--address", fmt.Sprintf("10.1.0.%d/24", s), "--address", fmt.Sprintf("fd00::%d/64", s), "--mac", fmt.Sprintf("02:00:00:00:00:%02x", s))
+}
+
+// meet waits until station s reaches station to.
+func (f *fabric) meet(s, to int) {
+	f.t.Helper()
+	var out string
+	if !eventually(func() (ok bool) {
+		var err error
+		out, err = f.hosts[s-1].container.Try("ping", "-n", "-c", "1", "-W", "1", fmt.Sprintf("10.1.0.%d", to))
+		return err == nil
+	}) {
+		f.t.Fatalf("station %d does not reach %d: %s", s, to, out)
+	}
+}
+
+// end is station i for the senders and receivers of other tests.
+func (f *fabric) end(i int) *end {
+	return &end{ns: f.hosts[i-1].container, dev: "eth0", v4: fmt.Sprintf("10.1.0.%d", i), v6: fmt.Sprintf("fd00::%d", i)}
+}
+
+// exchange sends TCP and datagrams between two stations and compares what comes.
+func (f *fabric) exchange(from, to int) {
+	f.t.Helper()
+	e := f.end(to)
+	for _, addr := range []string{e.v4, e.v6} {
+		r, err := receive(e, addr)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		for _, size := range []int{1, 1461, 1_000_000} {
+			if err := streamTCP(f.end(from), r.addr, size); err != nil {
+				f.t.Errorf("%d octets by TCP from %d to %s: %v", size, from, r.addr, err)
+			}
+		}
+		if err := datagram(f.end(from), r.addr, 1000); err != nil {
+			f.t.Errorf("datagram from %d to %s: %v", from, r.addr, err)
+		}
+		if err := r.close(); err != nil {
+			f.t.Error(err)
+		}
+	}
+}
+
+// peers are a node's, by name.
+func (n *node) peers() map[string]api.Peer {
+	n.t.Helper()
+	var list []api.Peer
+	n.json(&list, "peer", "ls")
+	out := map[string]api.Peer{}
+	for _, p := range list {
+		out[p.Name] = p
+	}
+	return out
+}
+
+// conserved demands that every tapestry conserves.
+func (f *fabric) conserved() {
+	f.t.Helper()
+	for _, h := range f.hosts {
+		if h.node != nil {
+			conserved(f.t, h.node)
+		}
+	}
+	if m := f.lan.Counts().Missing(); m != 0 {
+		f.t.Errorf("the wires lack %d packets", m)
+	}
+}
+
+// between is what the hosts have sent to each other in frames, and received or
+// refused. The two are comparable as long as nobody sent super-frames, which
+// count once where they are cut.
+func (f *fabric) between() (sent, received uint64) {
+	f.t.Helper()
+	f.hosts[0].node.until("no frame moves between hosts", func() bool {
+		var tx, rx uint64
+		for _, h := range f.hosts {
+			if h.node == nil {
+				continue
+			}
+			for _, p := range h.node.peers() {
+				tx, rx = tx+p.TX.Frames, rx+p.RX.Frames
+			}
+			var s api.Stats
+			h.node.json(&s, "stats")
+			rx += s.Refused
+		}
+		still := tx == sent && rx == received
+		sent, received = tx, rx
+		return still
+	})
+	return sent, received
+}
+
+// say sends one datagram from a namespace.
+func say(t *testing.T, ns *netnstest.NS, to string, b []byte) {
+	t.Helper()
+	ns.Do(func() error {
+		c, err := net.Dial("udp", to)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(b)
+		return err
+	})
+}
+
+// counted is what became of numbered datagrams.
+type counted struct{ once, twice, other int }
+
+// count sends n numbered datagrams from station 1 to station to, and counts
+// those that arrive until none does for a while.
+func (f *fabric) count(to, n int) (r counted) {
+	f.t.Helper()
+	at := fmt.Sprintf("10.1.0.%d:7100", to)
+	var in net.PacketConn
+	f.hosts[to-1].container.Do(func() (err error) { in, err = net.ListenPacket("udp", at); return err })
+	defer in.Close()
+	var out net.Conn
+	f.hosts[0].container.Do(func() (err error) { out, err = net.Dial("udp", at); return err })
+	defer out.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range n {
+			if _, err := fmt.Fprintf(out, "datagram %d", i); err != nil {
+				f.t.Error(err)
+			}
+			if i%20 == 19 {
+				time.Sleep(time.Millisecond) // the pace of a sender, not a wait for something
+			}
+		}
+	}()
+	want := map[string]bool{}
+	for i := range n {
+		want[fmt.Sprintf("datagram %d", i)] = false
+	}
+	b := make([]byte, 100)
+	for sent := done; ; {
+		_ = in.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		m, _, err := in.ReadFrom(b)
+		if err == nil {
+			before, known := want[string(b[:m])]
+			switch {
+			case !known:
+				r.other++
+			case before:
+				r.twice++
+			default:
+				r.once++
+				want[string(b[:m])] = true
+			}
+			continue
+		}
+		select {
+		case <-sent:
+			return r
+		default:
+		}
+	}
+}
