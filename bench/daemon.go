@@ -12,26 +12,31 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tapestry-net/tapestry/bench/machine"
 	"github.com/tapestry-net/tapestry/internal/api"
 )
 
 const (
-	// readyTime bounds the start of a switch, of which 1,000 TAPs take most.
-	readyTime = 3 * time.Minute
+	// readyTime bounds the start of a switch, and readyEach what one more port
+	// adds: the kernel takes some 20 ms to make a TAP and move it.
+	readyTime = 20 * time.Second
+	readyEach = 200 * time.Millisecond
 	// stopTime is how long a switch may take to remove what it made.
 	stopTime = time.Minute
 )
 
 // daemon is a running `tapestry up`.
 type daemon struct {
-	cmd  *exec.Cmd
-	errs bytes.Buffer // its log
-	pids []int        // keeper and worker
+	cmd     *exec.Cmd
+	errs    bytes.Buffer  // its log
+	pids    []int         // keeper and worker
+	startup time.Duration // until it forwarded
 }
 
 // startDaemon runs a switch with the configuration and waits until all its ports
-// are up. Its socket and state are in dir.
-func startDaemon(ctx context.Context, program, dir, config string) (*daemon, error) {
+// are up. Its socket and state are in dir. Ports is how many the configuration
+// has.
+func startDaemon(ctx context.Context, program, dir, config string, ports int) (*daemon, error) {
 	file, socket := filepath.Join(dir, "bench.yaml"), filepath.Join(dir, "sock")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
@@ -51,12 +56,14 @@ func startDaemon(ctx context.Context, program, dir, config string) (*daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
 	}
+	begin := time.Now()
 	if err := d.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
 	}
-	late := time.AfterFunc(readyTime, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) })
+	late := time.AfterFunc(readyTime+time.Duration(ports)*readyEach, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	late.Stop()
+	d.startup = time.Since(begin)
 	if err != nil || strings.TrimSpace(line) != "ready" {
 		d.stop()
 		return nil, fmt.Errorf("start switch: it said %q instead of ready: %s", strings.TrimSpace(line), d.lastWords())
@@ -81,8 +88,13 @@ func (d *daemon) check(ctx context.Context, socket string) error {
 			return fmt.Errorf("port %s is %s: %s", p.Name, p.State, p.Reason)
 		}
 	}
-	d.pids, err = family(d.cmd.Process.Pid)
-	return err
+	if d.pids, err = machine.Family(d.cmd.Process.Pid); err != nil {
+		return err
+	}
+	if len(d.pids) < 2 {
+		return fmt.Errorf("process %d has no worker", d.pids[0])
+	}
+	return nil
 }
 
 // stop ends the switch and waits until it has.

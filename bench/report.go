@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tapestry-net/tapestry/bench/machine"
 )
 
 // Target is what a row should reach.
@@ -70,7 +72,7 @@ func (r *Row) settle() {
 
 // Report is one whole run.
 type Report struct {
-	Machine
+	machine.Description
 	Date    time.Time `json:"date"`
 	Version string    `json:"version"`
 	Rounds  int       `json:"rounds"`

@@ -164,7 +164,7 @@ func (r *rig) buildSwitch(ctx context.Context, name string) (*daemon, error) {
 			return nil, err
 		}
 	}
-	return startDaemon(ctx, r.program, filepath.Join(r.dir, name), configText(name, kind, idle))
+	return startDaemon(ctx, r.program, filepath.Join(r.dir, name), configText(name, kind, idle), 2+idle)
 }
 
 // configText is a configuration file of two ports with addresses, and idle ports

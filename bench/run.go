@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/bench/machine"
 )
 
 // Command is the first argument that the program is started with to measure
@@ -24,6 +26,9 @@ const Command = "bench-inside"
 
 // ErrNotRoot means that the caller may not make the namespaces it takes.
 var ErrNotRoot = errors.New("measuring makes network namespaces and interfaces, which takes root")
+
+// ErrInterrupted means that the context ended before the last measurement.
+var ErrInterrupted = errors.New("interrupted; nothing is left behind")
 
 // ErrUnknown means that Options.Only names no workload.
 var ErrUnknown = errors.New("no workload")
@@ -87,7 +92,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		err = fmt.Errorf("measure: %w: %s", e, strings.TrimSpace(errs.String()))
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("measure: %w", ctx.Err())
+		return nil, ErrInterrupted
 	}
 	return report, err
 }
@@ -149,7 +154,7 @@ func privateRun() error {
 }
 
 func measure(ctx context.Context, o Options, program string, progress func(string)) (*Report, error) {
-	machine, err := examine()
+	on, err := machine.Examine()
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +163,7 @@ func measure(ctx context.Context, o Options, program string, progress func(strin
 		return nil, err
 	}
 	defer r.close()
-	report := &Report{Machine: machine, Date: time.Now(), Version: o.Version, Rounds: o.Rounds, WindowS: o.Window.Seconds()}
+	report := &Report{Description: on, Date: time.Now(), Version: o.Version, Rounds: o.Rounds, WindowS: o.Window.Seconds()}
 	for _, w := range workloads() {
 		if len(o.Only) > 0 && !slices.Contains(o.Only, w.name) {
 			continue

@@ -27,7 +27,10 @@ type Sample struct {
 	Offered     float64 `json:"offered_mpps,omitempty"` // million datagrams a second that the sender sent
 	P99         float64 `json:"p99_us,omitempty"`       // µs, where Value is the median
 	Lost        float64 `json:"lost,omitempty"`         // round trips without an answer
-	NotFile     float64 `json:"not_file_mb,omitempty"`  // resident memory that is no part of the program's file
+	Keeper      float64 `json:"keeper,omitempty"`       // of Value, the keeper's part
+	StartS      float64 `json:"start_s,omitempty"`      // from the start of the switch to "ready"
+	FileMB      float64 `json:"file_mb,omitempty"`      // of Value, pages of the program's file, counted for each process
+	SharedMB    float64 `json:"shared_mb,omitempty"`    // of Value, shared memory: the filtering database
 	LearnRate   float64 `json:"learn_m_s,omitempty"`    // million stations a second learned meanwhile
 	BareRead    float64 `json:"bare_read_ns,omitempty"` // a random read of as much memory
 }

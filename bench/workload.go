@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
 
+	"github.com/tapestry-net/tapestry/bench/machine"
 	"github.com/tapestry-net/tapestry/bench/pktgen"
 )
 
@@ -50,11 +52,14 @@ func workloads() []workload {
 	// 18 octets of payload make a frame of 60, the smallest without FCS.
 	small := pktgen.Flow{Kind: pktgen.Flood, Size: 18}
 	rtt := pktgen.Flow{Kind: pktgen.PingPong, Size: 64}
+	apart := rtt
+	apart.Apart = true
 	return []workload{
 		against("tcp1", "TCP, 1 stream, TAP ports", onKernel, onTAP, tcp1, atLeast(0.85)),
 		against("tcp4", "TCP, 4 streams, TAP ports", onKernel, onTAP, tcp4, atLeast(0.42)),
 		against("udp60", "UDP, 60-byte frames, TAP ports", onKernel, onTAP, small, atLeast(2.0)),
-		against("rtt", "UDP round trip p50, TAP ports", onKernel, onTAP, rtt, atMost(0.75)),
+		against("rtt", "UDP round trip p50, TAP ports, ends on two CPUs", onKernel, onTAP, apart, atMost(0.75)),
+		against("rtt-free", "UDP round trip p50, TAP ports, ends anywhere", onKernel, onTAP, rtt, nil),
 		against("veth-tcp1", "TCP, 1 stream, veth ports by tc", onKernel, onVeth, tcp1, atLeast(0.85)),
 		against("wide-tcp1", "TCP, 1 stream, beside 1,000 idle ports", onTAP, onWide, tcp1, atLeast(0.95)),
 		against("wide-udp60", "UDP, 60-byte frames, beside 1,000 idle ports", onTAP, onWide, small, atLeast(0.95)),
@@ -111,21 +116,24 @@ func send(name string, f pktgen.Flow) func(context.Context, *rig, plan) (Sample,
 		if err != nil {
 			return Sample{}, err
 		}
-		var m meter
+		var m machine.Meter
 		if s.daemon != nil {
-			m.pids = s.daemon.pids
+			m.PIDs = s.daemon.pids
 		}
 		f.Warm, f.Window = p.warm(), p.window
-		got, err := pktgen.Measure(ctx, r.program, s.ends, f, m.begin, m.end)
+		got, err := pktgen.Measure(ctx, r.program, s.ends, f, m.Begin, m.End)
 		if err == nil {
-			err = m.err
+			err = m.Err
 		}
 		if err != nil {
 			return Sample{}, fmt.Errorf("%s: %w", name, err)
 		}
 		v, amount := units[f.Kind].of(got)
+		if amount == 0 {
+			return Sample{}, fmt.Errorf("%s: nothing arrived in %v", name, p.window)
+		}
 		return Sample{
-			Value: v, SwitchCPU: m.switched.Seconds() / amount, SystemCPU: m.busy.Seconds() / amount,
+			Value: v, SwitchCPU: m.Used.Seconds() / amount, SystemCPU: m.Busy.Seconds() / amount,
 			Retransmits: float64(got.Retransmits), Offered: got.Offered / 1e6, P99: got.P99, Lost: float64(got.Lost),
 		}, nil
 	}
@@ -160,20 +168,25 @@ func idleCPU() workload {
 			if err != nil {
 				return Sample{}, err
 			}
-			m := meter{pids: s.daemon.pids}
 			if err := pause(ctx, p.warm()); err != nil {
 				return Sample{}, err
 			}
+			keeper, worker := machine.Meter{PIDs: s.daemon.pids[:1]}, machine.Meter{PIDs: s.daemon.pids[1:]}
 			begin := time.Now()
-			m.begin()
+			keeper.Begin()
+			worker.Begin()
 			if err := pause(ctx, max(p.window, 2*time.Second)); err != nil {
 				return Sample{}, err
 			}
-			m.end()
-			return Sample{Value: 100 * m.switched.Seconds() / time.Since(begin).Seconds()}, m.err
+			keeper.End()
+			worker.End()
+			percent := 100 / time.Since(begin).Seconds()
+			k, w := percent*keeper.Used.Seconds(), percent*worker.Used.Seconds()
+			return Sample{Value: k + w, Keeper: k}, errors.Join(keeper.Err, worker.Err)
 		},
-		note: func([]Round) string {
-			return "keeper and worker together, of one processor"
+		note: func(rounds []Round) string {
+			k := ours(rounds, func(s Sample) float64 { return s.Keeper })
+			return fmt.Sprintf("of one processor; keeper alone %s %%", figure(k))
 		},
 	}
 }
@@ -195,18 +208,26 @@ func memory(name, what, subject string, t *Target) workload {
 			if _, err := send(subject, pktgen.Flow{Kind: pktgen.TCP, Streams: 1})(ctx, r, p); err != nil {
 				return Sample{}, err
 			}
-			var all, own int64
-			for _, pid := range r.subjects[subject].daemon.pids {
-				a, o, err := rss(pid)
+			d := r.subjects[subject].daemon
+			s := Sample{StartS: d.startup.Seconds()}
+			for i, pid := range d.pids {
+				all, file, shared, err := machine.RSS(pid)
 				if err != nil {
 					return Sample{}, err
 				}
-				all, own = all+a, own+o
+				s.Value += all
+				s.FileMB += file
+				s.SharedMB += shared
+				if i == 0 {
+					s.Keeper = all
+				}
 			}
-			return Sample{Value: float64(all) / 1e6, NotFile: float64(own) / 1e6}, nil
+			return s, nil
 		},
 		note: func(rounds []Round) string {
-			return fmt.Sprintf("keeper and worker together, of which %s MB are not the program's file", figure(ours(rounds, func(s Sample) float64 { return s.NotFile })))
+			s := rounds[0].Ours
+			return fmt.Sprintf("keeper %s, worker %s; of both, %s MB are pages of the program's file and %s MB the shared table; started in %s s",
+				figure(s.Keeper), figure(s.Value-s.Keeper), figure(s.FileMB), figure(s.SharedMB), figure(s.StartS))
 		},
 	}
 }

@@ -1,7 +1,5 @@
 package fdb
 
-import "sync/atomic"
-
 // OnStore has f called behind each store into the memory.
 func (t *Table) OnStore(f func()) { t.stored = f }
 
@@ -13,17 +11,33 @@ func (t *Table) Greediest() (p, n int) {
 	return int(t.heap[0]), int(t.heapCount(1))
 }
 
-// Word returns the value word of a new owner of a place, n owners on.
-func Word(n int) uint64 {
-	v := value(0)
-	for range n {
-		v = v.dead().fresh(1, 1)
-	}
-	return uint64(v)
+// KeyAt returns the key whose first bucket is bucket and whose rest is rest, or
+// false if there is no such station.
+func (t *Table) KeyAt(bucket, rest uint64) (Key, bool) {
+	w := word(rest)<<restShift | liveBit
+	k := t.key(bucket, w)
+	bi, again := t.first(k)
+	return k, bi == bucket && again == w && k.valid() && !k.MAC().IsGroup()
 }
 
-// Slot returns the words of k in t.
-func (t *Table) Slot(k Key) (key, val *atomic.Uint64) {
-	b, i, _ := t.find(k)
-	return &b[i].key, &b[i].val
+// WordOf returns where k is, as an offset in the memory, and its bucket.
+func (t *Table) WordOf(k Key) (off int, bucket uint64) {
+	p, _ := t.find(k)
+	return frontLen(len(t.buckets)) + (int(p.bucket)*bucketLen+p.index)*8, p.bucket
 }
+
+// Homes returns the buckets of k, and what its words there say is its key.
+func (t *Table) Homes(k Key) (first, second Key, x, y uint64) {
+	x, wx := t.first(k)
+	y, wy := t.second(x, wx)
+	return t.key(x, wx), t.key(y, wy), x, y
+}
+
+// First returns the first bucket of k.
+func (t *Table) First(k Key) uint64 {
+	x, _ := t.first(k)
+	return x
+}
+
+// AtOf returns the words of a note: made at now, after so many moves.
+func AtOf(now Tick, moves int) uint32 { return uint32(note(moves).at(now)) }

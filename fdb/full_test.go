@@ -10,7 +10,7 @@ import (
 )
 
 // TestFullSize fills the largest table of the product to its limit. All fit:
-// the two buckets of no station are full before.
+// where both buckets of a station are full, others give way.
 func TestFullSize(t *testing.T) {
 	const limit = 1 << 20
 	if got := fdb.Size(limit); got > 32_000_000 {

@@ -70,7 +70,8 @@ type record struct {
 // ring is a ring of records in the order they were made.
 type ring struct {
 	records []record
-	next    int // index of the oldest record, the next to be overwritten
+	next    int // the next to be written: the oldest one, once all are in use
+	used    int // how many have been written; those behind have never been touched
 }
 
 // quota is what a port may still write into a ring.
@@ -120,13 +121,12 @@ func (t *Table) record(e Event, k Key, p, old frame.PortID, teach *Teacher) {
 	}
 
 	r := &g.records[g.next]
+	g.used = max(g.used, g.next+1)
 	if g.next++; g.next == len(g.records) {
 		g.next = 0
 	}
 	atomic.StoreUint64(&r.order, 0)
-	if t.stored != nil {
-		t.stored()
-	}
+	t.didStore()
 	size, head := 0, 0
 	if teach != nil && (e == EventLearned || e == EventMoved) {
 		size = min(teach.Len, 1<<20-1)
@@ -137,9 +137,7 @@ func (t *Table) record(e Event, k Key, p, old frame.PortID, teach *Teacher) {
 	q.missed = 0
 	t.order++
 	atomic.StoreUint64(&r.order, t.order)
-	if t.stored != nil {
-		t.stored()
-	}
+	t.didStore()
 }
 
 func (r *record) event() Event { return Event(r.what) }
@@ -188,7 +186,8 @@ func (t *Table) snapshot() []record {
 	all := make([]record, 0, len(t.rings[0].records)+len(t.rings[1].records))
 	t.mu.Lock()
 	for i := range t.rings {
-		all = append(all, t.rings[i].records...)
+		g := &t.rings[i]
+		all = append(all, g.records[:g.used]...)
 	}
 	t.mu.Unlock()
 	all = slices.DeleteFunc(all, func(r record) bool { return r.order == 0 })
@@ -200,8 +199,9 @@ func (t *Table) snapshot() []record {
 func (t *Table) resume() error {
 	for i, name := range [...]string{"stations", "changes"} {
 		g := &t.rings[i]
+		g.used = g.measure()
 		last := uint64(0)
-		for j := range g.records {
+		for j := range g.used {
 			if o := g.records[j].order; o > last {
 				last, g.next = o, (j+1)%len(g.records)
 			}
@@ -214,11 +214,30 @@ func (t *Table) resume() error {
 	return nil
 }
 
+// measure returns how many records have ever been written, without reading far
+// into those that have not. A single one of order 0 is one that a process was
+// killed at.
+func (g *ring) measure() int {
+	n := len(g.records)
+	if g.records[n-1].order != 0 {
+		return n
+	}
+	for i := range n - 1 {
+		if g.records[i].order == 0 && g.records[i+1].order == 0 {
+			return i
+		}
+	}
+	return n
+}
+
 // check reads the ring from its oldest record on.
 func (g *ring) check() error {
 	last := uint64(0)
-	for i := range g.records {
-		j := (g.next + i) % len(g.records)
+	for i := range g.used {
+		j := i
+		if g.used == len(g.records) {
+			j = (g.next + i) % g.used
+		}
 		r := &g.records[j]
 		if r.order == 0 {
 			continue

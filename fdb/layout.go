@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"math/bits"
 	"sync/atomic"
 	"unsafe"
 
@@ -14,9 +13,9 @@ import (
 
 const (
 	magic   = 0x7461_7065_7374_7279 // "tapestry"
-	version = 1                     // of everything the package comment draws
+	version = 2                     // of everything the package comment draws
 
-	// bucketLen keys fill one cache line, so that a lookup that finds nothing
+	// bucketLen words fill one cache line, so that a lookup that finds nothing
 	// costs two of them.
 	bucketLen = 8
 
@@ -30,22 +29,26 @@ type header struct {
 	sum     uint64 // of the fields behind it; 0 until they are written
 	version uint64
 	limit   uint64
-	seed    [2]uint64
-	_       [10]uint64
+	seed    [6]uint64 // of mix
+	_       [6]uint64
 }
-
-// bucket is two cache lines, of which a lookup mostly needs the first.
-type bucket [bucketLen]struct{ key, val atomic.Uint64 }
 
 const (
 	headerLen = int(unsafe.Sizeof(header{}))
 	bucketMem = int(unsafe.Sizeof(bucket{}))
+	notesMem  = int(unsafe.Sizeof(notes{}))
 	recordMem = int(unsafe.Sizeof(record{}))
+	pageLen   = 4096
 )
 
-// bucketCount gives each entry 1.6 places: with two buckets of eight to choose
-// from, both are then full for about one newcomer in a million.
-func bucketCount(limit int) int { return (limit + limit*3/5 + 3*bucketLen) / bucketLen }
+// bucketCount gives each entry a third of a place to spare. More room would
+// spare few lookups the second bucket and take all of them more cache; with
+// less of it the two buckets of a newcomer would be full too often. It is a
+// multiple of regionLen.
+func bucketCount(limit int) int {
+	n := max(minBuckets, (limit+limit/3)/bucketLen)
+	return (n + regionLen - 1) / regionLen * regionLen
+}
 
 // ringLens are the lengths of the rings of stations and of changes, in records.
 func ringLens(limit int) [2]int {
@@ -53,11 +56,16 @@ func ringLens(limit int) [2]int {
 	return [2]int{n - n/4, n / 4}
 }
 
+// frontLen is what header and usage take in front of the buckets: whole pages.
+func frontLen(buckets int) int {
+	return (headerLen + usageLen(buckets)*8 + pageLen - 1) / pageLen * pageLen
+}
+
 // Size returns how many octets of memory a table of limit entries needs, its
-// history included: at 1,048,576 entries, 30 million.
+// history included: at 1,048,576 entries 20 million, at few entries a million.
 func Size(limit int) int {
-	r := ringLens(limit)
-	return headerLen + bucketCount(limit)*bucketMem + (r[0]+r[1])*recordMem
+	n, r := bucketCount(limit), ringLens(limit)
+	return frontLen(n) + n*(bucketMem+notesMem) + (r[0]+r[1])*recordMem
 }
 
 // Open makes mem, which is Size(limit) octets and 8-octet aligned, a table.
@@ -80,11 +88,20 @@ func Open(mem []byte, limit int) (*Table, error) {
 		return nil, fmt.Errorf("open fdb: %w", err)
 	}
 
-	t := &Table{seed: h.seed, opened: limit, ports: make([]port, frame.MaxPortID+1)}
+	n := bucketCount(limit)
+	t := &Table{
+		seed:   h.seed,
+		opened: limit,
+		owned:  make([]atomic.Int32, frame.MaxPortID+1),
+		ports:  make([]port, frame.MaxPortID+1),
+	}
 	t.limit.Store(int64(limit))
-	off := headerLen
-	t.buckets = unsafe.Slice((*bucket)(unsafe.Add(base, off)), bucketCount(limit))
-	off += len(t.buckets) * bucketMem
+	t.usage = unsafe.Slice((*atomic.Uint64)(unsafe.Add(base, headerLen)), usageLen(n))
+	off := frontLen(n)
+	t.buckets = unsafe.Slice((*bucket)(unsafe.Add(base, off)), n)
+	off += n * bucketMem
+	t.notes = unsafe.Slice((*notes)(unsafe.Add(base, off)), n)
+	off += n * notesMem
 	for i, n := range ringLens(limit) {
 		t.rings[i].records = unsafe.Slice((*record)(unsafe.Add(base, off)), n)
 		off += n * recordMem
@@ -92,6 +109,7 @@ func Open(mem []byte, limit int) (*Table, error) {
 	for v := range t.ageing {
 		t.SetAgeing(frame.VID(v), DefaultAgeing)
 	}
+	t.mend()
 	if err := t.recount(); err != nil {
 		return nil, fmt.Errorf("open fdb: %w", err)
 	}
@@ -105,11 +123,16 @@ func Open(mem []byte, limit int) (*Table, error) {
 func (h *header) open(mem []byte, limit int) error {
 	sum := func() uint64 { return 1<<32 | uint64(crc32.ChecksumIEEE(mem[16:headerLen])) }
 	if h.magic == 0 && h.sum == 0 { // new, or its maker died on the way
-		var seed [16]byte
+		var seed [8 * len(h.seed)]byte
 		rand.Read(seed[:]) // never fails
+		for i := range h.seed {
+			h.seed[i] = binary.LittleEndian.Uint64(seed[8*i:])
+		}
 		h.version, h.limit = version, uint64(limit)
-		h.seed[0] = binary.LittleEndian.Uint64(seed[:8]) | 1
-		h.seed[1] = binary.LittleEndian.Uint64(seed[8:]) | 1
+		usage := unsafe.Slice((*uint64)(unsafe.Pointer(&mem[headerLen])), usageLen(bucketCount(limit)))
+		for i := range usage {
+			usage[i] = noneUsed
+		}
 		atomic.StoreUint64(&h.sum, sum())
 		atomic.StoreUint64(&h.magic, magic)
 		return nil
@@ -128,59 +151,54 @@ func (h *header) open(mem []byte, limit int) error {
 	return nil
 }
 
-// recount checks every place and counts the live ones, by table, VLAN and port.
+// recount checks every entry and counts it, by table, VLAN and port. It ends
+// what an earlier process was killed in the middle of.
 func (t *Table) recount() error {
 	n := 0
-	for bi := range t.buckets {
-		b := &t.buckets[bi]
-		for i := range b {
-			v := value(b[i].val.Load())
-			if !v.live() {
-				continue
-			}
-			k := Key(b[i].key.Load())
-			if err := t.check(bi, i, k, v); err != nil {
-				return fmt.Errorf("bucket %d place %d: %w; the memory is damaged", bi, i, err)
-			}
-			if n++; n > t.opened {
-				return fmt.Errorf("more entries than the limit %d; the memory is damaged", t.opened)
-			}
-			t.count(k, v, 1)
+	for p := range t.places() {
+		w := word(t.word(p).Load())
+		if w == 0 {
+			continue
 		}
+		k := t.key(p.bucket, w)
+		unfinished, err := t.check(p, k, w)
+		switch {
+		case err != nil:
+			return fmt.Errorf("bucket %d place %d: %w; the memory is damaged", p.bucket, p.index, err)
+		case unfinished:
+			t.word(p).Store(0)
+			continue
+		case n == t.opened:
+			return fmt.Errorf("more entries than the limit %d; the memory is damaged", t.opened)
+		}
+		n++
+		t.count(k, w, 1)
 	}
 	return nil
 }
 
-// check says what is wrong with a live entry, if anything.
-func (t *Table) check(bi, i int, k Key, v value) error {
-	if !k.valid() {
-		return fmt.Errorf("key %#x: no address of a VLAN", uint64(k))
+// check says what is wrong with the entry of k in place p, if anything, or
+// whether it was about to leave p: for good, or for its second bucket, where it
+// then is already.
+func (t *Table) check(p place, k Key, w word) (unfinished bool, err error) {
+	if !k.valid() || k.MAC().IsGroup() {
+		return false, fmt.Errorf("key %#x: no station of a VLAN", uint64(k))
 	}
-	if v.port() == 0 {
-		return fmt.Errorf("%v in VLAN %v: port 0", k.MAC(), k.VID())
+	bi, want := t.first(k)
+	if w&secondBit != 0 {
+		bi, want = t.second(bi, want)
 	}
-	x, y := t.hash(k)
-	if bi != x && bi != y {
-		return fmt.Errorf("%v in VLAN %v: belongs into bucket %d or %d", k.MAC(), k.VID(), x, y)
+	switch {
+	case bi != p.bucket || want != w&^(told-1):
+		return false, fmt.Errorf("word %#x: no such word", uint64(w))
+	case w.port() == 0:
+		return false, fmt.Errorf("%v in VLAN %v: port 0", k.MAC(), k.VID())
+	case !w.static() && note(t.note(p).Load()) == gone:
+		return true, nil
 	}
-	if b, j, _ := t.find(k); b != &t.buckets[bi] || j != i {
-		return fmt.Errorf("%v in VLAN %v: is there twice", k.MAC(), k.VID())
+	first, _ := t.find(k)
+	if first.bucket == p.bucket && first.index != p.index {
+		return false, fmt.Errorf("%v in VLAN %v: is there twice", k.MAC(), k.VID())
 	}
-	return nil
-}
-
-// hash returns the two different buckets of k: two rounds of multiplying and
-// folding, as wyhash does, with a secret seed. Not knowing it, nobody can choose
-// keys that meet.
-func (t *Table) hash(k Key) (a, b int) {
-	hi, lo := bits.Mul64(uint64(k)^t.seed[0], t.seed[1])
-	hi, lo = bits.Mul64(hi^lo^t.seed[1], t.seed[0])
-	n := uint64(len(t.buckets))
-	x := hi ^ lo
-	a = int((x >> 32) * n >> 32)
-	b = int((x & 0xffff_ffff) * (n - 1) >> 32)
-	if b >= a {
-		b++
-	}
-	return a, b
+	return first != p, nil
 }

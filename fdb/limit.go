@@ -3,162 +3,189 @@ package fdb
 import "github.com/tapestry-net/tapestry/switch/frame"
 
 const (
-	// firstFill is how full a key's first bucket gets before the second is tried:
-	// a higher number spares lookups the second one, and leaves less room to
-	// level out.
-	firstFill = 5
-
-	// victimPlaces bounds the search for one victim. A port that owns a
-	// hundredth of a full table is missed once in 10^11 searches.
-	victimPlaces = 4096
-	// victimChoice is how many entries of the greediest port the oldest is
+	// victimEntries bounds the search for one victim. A port that owns a
+	// hundredth of a full table is missed once in 10^11 searches, and in a table
+	// of no more entries than this never.
+	victimEntries = 2560
+	// victimChoice is how many entries of the greediest ports the oldest is
 	// chosen from.
 	victimChoice = 4
 )
 
-// count adds n, 1 or -1, to the sums that v of k belongs to.
-func (t *Table) count(k Key, v value, n int) {
+// count adds n, 1 or -1, to the sums that word w of k belongs to.
+func (t *Table) count(k Key, w word, n int) {
 	t.entries.Add(int64(n))
 	t.vids[k.VID()].Add(int32(n))
-	if v.static() {
+	if w.static() {
 		return
 	}
-	t.ports[v.port()].count.Add(int32(n))
-	t.sift(v.port())
+	t.owned[w.port()].Add(int32(n))
+	t.sift(w.port())
 }
 
 // place returns an empty place for a new entry of k, learned on p (0 for a
-// static one), evicting another entry if need be. It returns nil when none may
-// be evicted.
-func (t *Table) place(k Key, p frame.PortID, now Tick, teach *Teacher) (*bucket, int) {
-	x, y := t.hash(k)
-	b, i := t.emptier(x, y)
-	if b == nil { // room elsewhere is of no use
-		c := t.victim(now)
-		t.consider(&c, x, p)
-		t.consider(&c, y, p)
-		if !t.evict(&c, teach) {
-			return nil, 0
-		}
-		b, i = c.b, c.i
+// static one), and the word of k there. It evicts another entry if need be and
+// reports whether it could.
+func (t *Table) place(k Key, p frame.PortID, now Tick, teach *Teacher) (place, word, bool) {
+	x, wx := t.first(k)
+	y, wy := t.second(x, wx)
+	at, w, ok := t.room(x, y, wx, wy)
+	if ok && t.entries.Load() < t.limit.Load() {
+		return at, w, true
 	}
-	if t.entries.Load() >= t.limit.Load() {
-		c := t.greedy(p, now)
-		if !t.evict(&c, teach) {
-			return nil, 0
-		}
+	c := t.victim(p, now)
+	t.consider(&c, x)
+	t.consider(&c, y)
+	if ok {
+		t.search(&c)
 	}
-	return b, i
+	if !t.evict(&c, teach) {
+		return place{}, 0, false
+	}
+	if ok {
+		return at, w, true
+	}
+	if c.at.bucket == x { // room elsewhere is of no use
+		return c.at, wx, true
+	}
+	return c.at, wy, true
 }
 
-// emptier returns an empty place: in the first bucket while it is not very
-// full, then in the one that has more of them.
-func (t *Table) emptier(x, y int) (*bucket, int) {
-	bx, by := &t.buckets[x], &t.buckets[y]
-	ix, nx := bx.empty()
-	iy, ny := by.empty()
-	switch {
-	case nx == 0 && ny == 0:
-		return nil, 0
-	case nx > bucketLen-firstFill || nx >= ny:
-		return bx, ix
+// room returns an empty place in bucket x, the first of a key, or else in y, its
+// second, with the word of the key there, wx or wy. If both are full, it makes
+// room.
+func (t *Table) room(x, y uint64, wx, wy word) (place, word, bool) {
+	if i := t.buckets[x].empty(); i >= 0 {
+		return place{x, i}, wx, true
 	}
-	return by, iy
-}
-
-// empty returns the first empty place and how many there are.
-func (b *bucket) empty() (first, n int) {
-	for i := bucketLen - 1; i >= 0; i-- {
-		if !value(b[i].val.Load()).live() {
-			first = i
-			n++
+	if i := t.buckets[y].empty(); i >= 0 {
+		return place{y, i}, wy, true
+	}
+	for i := range bucketLen {
+		if p := (place{x, i}); t.giveWay(p) {
+			return p, wx, true
 		}
 	}
-	return first, n
+	for i := range bucketLen {
+		if p := (place{y, i}); t.giveWay(p) {
+			return p, wy, true
+		}
+	}
+	return place{}, 0, false
+}
+
+// giveWay moves the entry in place p from its first bucket to the second, if
+// there is room. Only this direction is safe: a reader looks into the second
+// bucket after the first, and finds the entry in one of them at least. Walk may
+// miss it on its way, which is why static entries and those that are being
+// flushed stay where they are.
+func (t *Table) giveWay(p place) bool {
+	w := word(t.word(p).Load())
+	if w.static() || w&secondBit != 0 || t.flushing != nil && t.flushing.match(t.key(p.bucket, w), w) {
+		return false
+	}
+	y, wy := t.second(p.bucket, w)
+	i := t.buckets[y].empty()
+	if i < 0 {
+		return false
+	}
+	to := place{y, i}
+	t.use(y)
+	for {
+		n := note(t.note(p).Load())
+		t.storeNote(to, n)
+		t.storeWord(to, wy)
+		if t.swapNote(p, n, gone) {
+			break // otherwise refreshed meanwhile
+		}
+	}
+	t.storeWord(p, 0)
+	return true
 }
 
 // victim is the best candidate for eviction so far.
 type victim struct {
 	now   Tick
-	b     *bucket
-	i     int
-	v     value
-	floor int32 // a port with so many entries is as good as the greediest
+	port  frame.PortID // of the learner
+	own   int32        // its entries
+	equal bool         // the learner is one of the greediest, which may take from each other
+	floor int32        // a port with so many entries is as good as the greediest
+	seen  int          // entries looked at
+	met   int          // those of them that belong to the greediest ports
+
+	at    place
+	w     word  // 0 = none found
 	count int32 // entries of its port, at most floor
 	age   uint32
 }
 
-// victim returns a search that has found nothing yet.
-func (t *Table) victim(now Tick) victim {
-	c := victim{now: now}
+// victim returns a search for the learner p that has found nothing yet.
+func (t *Table) victim(p frame.PortID, now Tick) victim {
+	c := victim{now: now, port: p, own: t.owned[p].Load()}
 	if len(t.heap) > 0 {
 		top := t.heapCount(1)
 		c.floor = top - top/64
+		c.equal = c.floor < top && c.own >= c.floor
 	}
 	return c
 }
 
 // consider looks through bucket bi for a better victim: of a port with more
-// entries, then older. A port with no more entries than the learner p is out
-// of the question unless it is p. It returns how many entries of the greediest
-// ports it met.
-func (t *Table) consider(c *victim, bi int, p frame.PortID) (met int) {
+// entries, then older. A port with no more entries than the learner is out of
+// the question, unless it is the learner or both are among the greediest.
+func (t *Table) consider(c *victim, bi uint64) {
 	b := &t.buckets[bi]
-	own := t.ports[p].count.Load()
 	for i := range b {
-		v := value(b[i].val.Load())
-		if !v.live() || v.static() {
+		w := word(b[i].Load())
+		if w == 0 || w.static() {
 			continue
 		}
-		q := v.port()
-		n := t.ports[q].count.Load()
-		if q != p && n <= own {
+		c.seen++
+		n := t.owned[w.port()].Load()
+		most := n >= c.floor
+		if n <= c.own && w.port() != c.port && !(most && c.equal) {
 			continue
 		}
-		if n >= c.floor {
+		if most {
 			n = c.floor
-			met++
+			c.met++
 		}
 		if n < c.count {
 			continue
 		}
-		if age := v.age(c.now); n > c.count || age > c.age {
-			c.b, c.i, c.v, c.count, c.age = b, i, v, n, age
+		age := note(t.notes[bi][i].Load()).age(c.now)
+		if c.w == 0 || n > c.count || age > c.age {
+			c.at, c.w, c.count, c.age = place{bi, i}, w, n, age
 		}
 	}
-	return met
 }
 
-// greedy looks for a victim of the port with the most dynamic entries. Ports
-// within a sixty-fourth of that number count as equal, so that the search is
-// short when many ports share a table; a learner among the greediest finds its
-// own entries before those of a port that has no more than it.
-func (t *Table) greedy(p frame.PortID, now Tick) victim {
-	c := t.victim(now)
-	met := 0
-	for range min(victimPlaces/bucketLen, len(t.buckets)) {
-		met += t.consider(&c, t.hand, p)
-		if t.hand++; t.hand == len(t.buckets) {
+// search goes on where the last one has stopped, until it has a choice of
+// entries of the greediest ports. Ports within a sixty-fourth of the most count
+// as equal, so that the search is short when many ports share a table.
+func (t *Table) search(c *victim) {
+	for range t.buckets {
+		if c.met >= victimChoice || c.seen >= victimEntries {
+			return
+		}
+		if t.used(t.hand) {
+			t.consider(c, t.hand)
+		}
+		if t.hand++; t.hand == t.n() {
 			t.hand = 0
 		}
-		if met >= victimChoice {
-			break
-		}
 	}
-	return c
 }
 
 // evict removes the victim and reports whether there was one.
 func (t *Table) evict(c *victim, teach *Teacher) bool {
-	if c.b == nil {
+	if c.w == 0 {
 		return false
 	}
-	k := Key(c.b[c.i].key.Load())
-	for !t.remove(c.b, c.i, c.v) {
-		c.v = value(c.b[c.i].val.Load()) // refreshed meanwhile
-	}
+	k := t.key(c.at.bucket, c.w)
+	t.remove(c.at, k, c.w)
 	t.sums.evicted.Add(1)
-	t.record(EventEvicted, k, c.v.port(), 0, teach)
+	t.record(EventEvicted, k, c.w.port(), 0, teach)
 	return true
 }
 
@@ -166,12 +193,12 @@ func (t *Table) evict(c *victim, teach *Teacher) bool {
 // ports by count, the greediest first. A port without entries is not in it.
 func (t *Table) sift(p frame.PortID) {
 	q := &t.ports[p]
-	n := q.count.Load()
+	n := t.owned[p].Load()
 	if q.pos == 0 {
 		t.heap = append(t.heap, p)
 		q.pos = len(t.heap)
 	}
-	for q.pos > 1 && n > t.ports[t.heap[q.pos/2-1]].count.Load() {
+	for q.pos > 1 && n > t.heapCount(q.pos/2) {
 		t.exchange(q.pos, q.pos/2)
 	}
 	for {
@@ -190,7 +217,7 @@ func (t *Table) sift(p frame.PortID) {
 }
 
 // heapCount is the count of the port at position pos, from 1.
-func (t *Table) heapCount(pos int) int32 { return t.ports[t.heap[pos-1]].count.Load() }
+func (t *Table) heapCount(pos int) int32 { return t.owned[t.heap[pos-1]].Load() }
 
 // exchange swaps two positions of the heap.
 func (t *Table) exchange(a, b int) {

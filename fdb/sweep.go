@@ -25,28 +25,22 @@ func (t *Table) Sweep(now Tick, budget int) (aged int) {
 	defer t.mu.Unlock()
 	var clock Teacher
 	for range min((budget+bucketLen-1)/bucketLen, len(t.buckets)) {
-		b := &t.buckets[t.sweep]
-		if t.sweep++; t.sweep == len(t.buckets) {
+		bi := t.sweep
+		if t.sweep++; t.sweep == t.n() {
 			t.sweep = 0
 		}
-		for i := range b {
-			k, v, ok := b.entryAt(i)
-			if !ok || v.static() {
+		if !t.used(bi) {
+			continue
+		}
+		for i := range bucketLen {
+			k, gone := t.ageOut(place{bi, i}, now)
+			if gone == 0 {
 				continue
 			}
-			age, limit := v.age(now), t.ageing[k.VID()].Load()
-			switch {
-			case limit != 0 && age >= limit:
-				if !t.remove(b, i, v) {
-					continue // its source has just spoken
-				}
-				if aged++; aged == 1 {
-					clock.Wall = time.Now().UnixNano()
-				}
-				t.record(EventAged, k, v.port(), 0, &clock)
-			case age > holdAge:
-				t.swap(&b[i].val, v, v.at(now-heldAge))
+			if aged++; aged == 1 {
+				clock.Wall = time.Now().UnixNano()
 			}
+			t.record(EventAged, k, gone, 0, &clock)
 		}
 	}
 	t.sums.aged.Add(uint64(aged))
@@ -54,10 +48,39 @@ func (t *Table) Sweep(now Tick, budget int) (aged int) {
 	return aged
 }
 
+// ageOut removes the entry in place at if it is too old, and returns its key
+// and port then, otherwise port 0. A source that speaks at that very moment
+// keeps its entry: its refresh and the note gone exclude each other.
+func (t *Table) ageOut(at place, now Tick) (Key, frame.PortID) {
+	w := word(t.word(at).Load())
+	if w == 0 || w.static() {
+		return 0, 0
+	}
+	n := note(t.note(at).Load())
+	age := n.age(now)
+	if age == 0 {
+		return 0, 0
+	}
+	k := t.key(at.bucket, w)
+	limit := t.ageing[k.VID()].Load()
+	switch {
+	case limit != 0 && age >= limit:
+		if !t.swapNote(at, n, gone) {
+			return 0, 0
+		}
+		t.remove(at, k, w)
+		return k, w.port()
+	case age > holdAge:
+		t.swapNote(at, n, n.at(now-heldAge))
+	}
+	return 0, 0
+}
+
 // trim evicts some of the entries beyond the table limit.
 func (t *Table) trim(now Tick) {
 	for range min(t.entries.Load()-t.limit.Load(), trimLen) {
-		c := t.greedy(0, now)
+		c := t.victim(0, now)
+		t.search(&c)
 		if !t.evict(&c, nil) {
 			return
 		}
@@ -74,43 +97,50 @@ type Filter struct {
 	MAC  frame.MAC
 }
 
-func (f Filter) match(k Key, v value) bool {
+func (f Filter) match(k Key, w word) bool {
 	return (f.VID == 0 || f.VID == k.VID()) &&
-		(f.Port == 0 || f.Port == v.port()) &&
+		(f.Port == 0 || f.Port == w.port()) &&
 		(f.MAC.IsZero() || f.MAC == k.MAC())
 }
 
 // Flush removes the dynamic entries that f selects and returns how many. It
 // takes the lock for one entry at a time.
 func (t *Table) Flush(f Filter) int {
+	t.flush.Lock()
+	defer t.flush.Unlock()
+	t.setFlushing(&f)
+	defer t.setFlushing(nil)
 	clock := Teacher{Wall: time.Now().UnixNano()}
 	n := 0
-	for bi := range t.buckets {
-		b := &t.buckets[bi]
-		for i := range b {
-			k, v, ok := b.entryAt(i)
-			if ok && !v.static() && f.match(k, v) && t.flush(k, f, &clock) {
-				n++
-			}
+	for p := range t.places() {
+		w, _, ok := t.read(p)
+		if !ok || w.static() {
+			continue
+		}
+		if k := t.key(p.bucket, w); f.match(k, w) && t.flushKey(k, f, &clock) {
+			n++
 		}
 	}
 	return n
 }
 
-// flush removes the entry of k if f still selects it.
-func (t *Table) flush(k Key, f Filter, clock *Teacher) bool {
+func (t *Table) setFlushing(f *Filter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		b, i, v := t.find(k)
-		if b == nil || v.static() || !f.match(k, v) {
-			return false
-		}
-		if t.remove(b, i, v) {
-			t.record(EventFlushed, k, v.port(), 0, clock)
-			return true
-		}
+	t.flushing = f
+}
+
+// flushKey removes the entry of k if f still selects it.
+func (t *Table) flushKey(k Key, f Filter, clock *Teacher) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, w := t.find(k)
+	if w == 0 || w.static() || !f.match(k, w) {
+		return false
 	}
+	t.remove(at, k, w)
+	t.record(EventFlushed, k, w.port(), 0, clock)
+	return true
 }
 
 // Entry is one row of the table.
@@ -134,25 +164,30 @@ func (e Entry) Age(now Tick) time.Duration {
 
 // Walk calls f for every entry, in no order, until f returns false. It takes no
 // lock: an entry that comes or goes meanwhile may be missing, and one that goes
-// and comes may appear twice.
+// and comes, or changes its bucket, may be missing or appear twice.
 func (t *Table) Walk(f func(Entry) bool) {
-	for bi := range t.buckets {
-		b := &t.buckets[bi]
-		for i := range b {
-			k, v, ok := b.entryAt(i)
-			if ok && !f(entryOf(k, v)) {
-				return
-			}
+	for p := range t.places() {
+		w, n, ok := t.read(p)
+		if ok && !f(entryOf(t.key(p.bucket, w), w, n)) {
+			return
 		}
 	}
 }
 
 // Entry returns the row of k.
 func (t *Table) Entry(k Key) (Entry, bool) {
-	b, _, v := t.find(k)
-	return entryOf(k, v), b != nil
+	for {
+		p, found := t.find(k)
+		if found == 0 {
+			return Entry{}, false
+		}
+		// In a moment like this it may have left the place.
+		if w, n, ok := t.read(p); ok && (w^found)&^(told-1) == 0 {
+			return entryOf(k, w, n), true
+		}
+	}
 }
 
-func entryOf(k Key, v value) Entry {
-	return Entry{VID: k.VID(), MAC: k.MAC(), Port: v.port(), Static: v.static(), Moves: v.moves(), tick: v.tick()}
+func entryOf(k Key, w word, n note) Entry {
+	return Entry{VID: k.VID(), MAC: k.MAC(), Port: w.port(), Static: w.static(), Moves: n.moves(), tick: n.tick()}
 }

@@ -43,39 +43,43 @@ type Counters struct {
 // goroutine.
 type Table struct {
 	buckets []bucket
-	seed    [2]uint64
+	notes   []notes
+	usage   []atomic.Uint64 // by region, drawn in the package comment
+	seed    [6]uint64
 	opened  int                    // the limit of Open
 	ageing  [1 << 12]atomic.Uint32 // by VID, ticks; 0 = never
 	refresh [1 << 12]atomic.Uint32 // by VID: an entry this many ticks old stays as it is
 	limit   atomic.Int64           // entries in all
 	entries atomic.Int64           // live entries
 	vids    [1 << 12]atomic.Int32  // live entries by VID
+	owned   []atomic.Int32         // dynamic entries by PortID
 	sums    struct{ moves, evicted, aged, full atomic.Uint64 }
 
-	mu     sync.Mutex // taken by everything that adds, moves or removes
-	ports  []port     // by PortID
-	heap   []frame.PortID
-	rings  [2]ring
-	order  uint64 // of the last record
-	sweep  int    // next bucket to age
-	hand   int    // next bucket to look for a victim in
-	stored func() // called behind each store that shapes an entry or record; nil outside tests
+	flush    sync.Mutex // one Flush at a time
+	mu       sync.Mutex // taken by everything that adds, moves or removes
+	ports    []port     // by PortID
+	heap     []frame.PortID
+	rings    [2]ring
+	order    uint64  // of the last record
+	sweep    uint64  // next bucket to age
+	hand     uint64  // next bucket to look for a victim in
+	flushing *Filter // what a Flush is about to remove; nil = none
+	stored   func()  // called behind each store that shapes an entry or record; nil outside tests
 }
 
 // port is what the table knows about one port.
 type port struct {
-	count atomic.Int32 // dynamic entries
-	limit int          // of count; 0 = none
-	pos   int          // index in heap plus one; 0 = not there
-	quota [2]quota     // by ring
+	limit int      // of its dynamic entries; 0 = none
+	pos   int      // index in heap plus one; 0 = not there
+	quota [2]quota // by ring
 }
 
 // Lookup returns the port behind which k was last seen.
 //
-// Hot path: lock-free, at most sixteen keys are read.
+// Hot path: lock-free, one cache line is read, or two.
 func (t *Table) Lookup(k Key) (frame.PortID, bool) {
-	b, _, v := t.find(k)
-	return v.port(), b != nil
+	_, w := t.probe(k)
+	return w.port(), w != 0
 }
 
 // Learn notes that k was seen on port p at now. It returns what it did, and the
@@ -84,17 +88,24 @@ func (t *Table) Lookup(k Key) (frame.PortID, bool) {
 //
 // Hot path: lock-free as long as the outcome is Known, Refreshed or Static.
 func (t *Table) Learn(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome, frame.PortID) {
-	b, i, v := t.find(k)
+	at, w := t.find(k)
 	switch {
-	case b == nil:
+	case w == 0:
 		return t.change(k, p, now, teach)
-	case v.port() != p && v.static():
-		return Static, v.port()
-	case v.port() != p:
-		return t.change(k, p, now, teach)
-	case v.static() || v.age(now) <= t.refresh[k.VID()].Load():
+	case w.static() && w.port() != p:
+		return Static, w.port()
+	case w.static():
 		return Known, 0
-	case b[i].val.CompareAndSwap(uint64(v), uint64(v.at(now))):
+	case w.port() != p:
+		return t.change(k, p, now, teach)
+	}
+	n := note(t.note(at).Load())
+	switch {
+	case n == gone:
+		return t.change(k, p, now, teach)
+	case n.age(now) <= t.refresh[k.VID()].Load():
+		return Known, 0
+	case t.note(at).CompareAndSwap(uint32(n), uint32(n.at(now))):
 		return Refreshed, 0
 	}
 	return t.change(k, p, now, teach) // another loop was quicker, or it has just gone
@@ -104,27 +115,28 @@ func (t *Table) Learn(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome,
 func (t *Table) change(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome, frame.PortID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		b, i, v := t.find(k)
-		switch {
-		case b == nil:
-			return t.insert(k, p, now, teach), 0
-		case v.port() == p:
-			return Known, 0
-		case v.static():
-			return Static, v.port()
-		case t.atLimit(p):
-			return PortLimit, v.port()
-		}
-		if !t.swap(&b[i].val, v, v.on(p).at(now).moved()) {
-			continue // a refresh came between
-		}
-		t.count(k, v, -1)
-		t.count(k, v.on(p), 1)
-		t.sums.moves.Add(1)
-		t.record(EventMoved, k, p, v.port(), teach)
-		return Moved, v.port()
+	at, w := t.find(k)
+	old := w.port()
+	switch {
+	case w == 0:
+		return t.insert(k, p, now, teach), 0
+	case old == p && w.static():
+		return Known, 0
+	case w.static():
+		return Static, old
+	case old == p:
+		t.storeNote(at, note(t.note(at).Load()).at(now))
+		return Refreshed, 0
+	case t.atLimit(p):
+		return PortLimit, old
 	}
+	t.storeNote(at, note(t.note(at).Load()).moved().at(now))
+	t.storeWord(at, w.on(p))
+	t.count(k, w, -1)
+	t.count(k, w.on(p), 1)
+	t.sums.moves.Add(1)
+	t.record(EventMoved, k, p, old, teach)
+	return Moved, old
 }
 
 // insert adds a dynamic entry for k, which is not there.
@@ -132,59 +144,60 @@ func (t *Table) insert(k Key, p frame.PortID, now Tick, teach *Teacher) Outcome 
 	if t.atLimit(p) {
 		return PortLimit
 	}
-	b, i := t.place(k, p, now, teach)
-	if b == nil {
+	at, w, ok := t.place(k, p, now, teach)
+	if !ok {
 		t.sums.full.Add(1)
 		return Full
 	}
-	v := value(b[i].val.Load()).fresh(p, now)
-	t.put(b, i, k, v)
+	t.put(at, k, w.on(p), note(0).at(now))
 	t.record(EventLearned, k, p, 0, teach)
 	return Inserted
 }
 
-// put writes a live entry into an empty place.
-func (t *Table) put(b *bucket, i int, k Key, v value) {
-	t.store(&b[i].key, uint64(k))
-	t.store(&b[i].val, uint64(v))
-	t.count(k, v, 1)
+// put makes k live in the empty place at. Nobody sees the note before the word.
+func (t *Table) put(at place, k Key, w word, n note) {
+	t.use(at.bucket)
+	t.storeNote(at, n)
+	t.storeWord(at, w)
+	t.count(k, w, 1)
 }
 
-// remove takes the live entry v in place i away, and reports whether it was
-// still as the caller has read it. The caller holds the lock, so that the key
-// stands still.
-func (t *Table) remove(b *bucket, i int, v value) bool {
-	k := Key(b[i].key.Load())
-	if !t.swap(&b[i].val, v, v.dead()) {
-		return false
-	}
-	t.store(&b[i].key, 0)
-	t.count(k, v, -1)
-	return true
+// remove takes the entry of k, whose word is w, out of its place.
+func (t *Table) remove(at place, k Key, w word) {
+	t.storeWord(at, 0)
+	t.count(k, w, -1)
 }
 
 func (t *Table) atLimit(p frame.PortID) bool {
 	q := &t.ports[p]
-	if q.limit == 0 || int(q.count.Load()) < q.limit {
+	if q.limit == 0 || int(t.owned[p].Load()) < q.limit {
 		return false
 	}
 	t.sums.full.Add(1)
 	return true
 }
 
-func (t *Table) store(w *atomic.Uint64, v uint64) {
-	w.Store(v)
-	if t.stored != nil {
-		t.stored()
-	}
+func (t *Table) storeWord(at place, w word) {
+	t.word(at).Store(uint64(w))
+	t.didStore()
 }
 
-func (t *Table) swap(w *atomic.Uint64, old, new value) bool {
-	ok := w.CompareAndSwap(uint64(old), uint64(new))
+func (t *Table) storeNote(at place, n note) {
+	t.note(at).Store(uint32(n))
+	t.didStore()
+}
+
+// swapNote replaces note n in place at and reports whether it was still there.
+func (t *Table) swapNote(at place, n, next note) bool {
+	ok := t.note(at).CompareAndSwap(uint32(n), uint32(next))
+	t.didStore()
+	return ok
+}
+
+func (t *Table) didStore() {
 	if t.stored != nil {
 		t.stored()
 	}
-	return ok
 }
 
 var errNoRoom = errors.New("the table is full of static entries; raise fdb_limit")
@@ -194,27 +207,25 @@ var errNoRoom = errors.New("the table is full of static entries; raise fdb_limit
 func (t *Table) AddStatic(k Key, p frame.PortID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		b, i, v := t.find(k)
-		if b == nil {
-			if b, i = t.place(k, 0, 0, nil); b == nil {
-				return fmt.Errorf("add static entry %v in VLAN %v: %w", k.MAC(), k.VID(), errNoRoom)
-			}
-			t.put(b, i, k, value(b[i].val.Load()).fresh(p, 0)|staticBit)
-			t.record(EventStatic, k, p, 0, nil)
-			return nil
+	at, w := t.find(k)
+	if w == 0 {
+		var ok bool
+		if at, w, ok = t.place(k, 0, 0, nil); !ok {
+			return fmt.Errorf("add static entry %v in VLAN %v: %w", k.MAC(), k.VID(), errNoRoom)
 		}
-		next := v.on(p).at(0) | staticBit
-		if v == next {
-			return nil
-		}
-		if t.swap(&b[i].val, v, next) {
-			t.count(k, v, -1)
-			t.count(k, next, 1)
-			t.record(EventStatic, k, p, v.port(), nil)
-			return nil
-		}
+		t.put(at, k, w.on(p)|staticBit, 0)
+		t.record(EventStatic, k, p, 0, nil)
+		return nil
 	}
+	next := w.on(p) | staticBit
+	if w == next {
+		return nil
+	}
+	t.storeWord(at, next)
+	t.count(k, w, -1)
+	t.count(k, next, 1)
+	t.record(EventStatic, k, p, w.port(), nil)
+	return nil
 }
 
 // Delete removes the entry of k, static or dynamic, and reports whether there
@@ -222,16 +233,13 @@ func (t *Table) AddStatic(k Key, p frame.PortID) error {
 func (t *Table) Delete(k Key) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		b, i, v := t.find(k)
-		if b == nil {
-			return false
-		}
-		if t.remove(b, i, v) {
-			t.record(EventRemoved, k, v.port(), 0, nil)
-			return true
-		}
+	at, w := t.find(k)
+	if w == 0 {
+		return false
 	}
+	t.remove(at, k, w)
+	t.record(EventRemoved, k, w.port(), 0, nil)
+	return true
 }
 
 // Len is the number of entries, static ones included.
@@ -241,7 +249,7 @@ func (t *Table) Len() int { return int(t.entries.Load()) }
 func (t *Table) Limit() int { return int(t.limit.Load()) }
 
 // PortLen is the number of dynamic entries that p owns.
-func (t *Table) PortLen(p frame.PortID) int { return int(t.ports[p].count.Load()) }
+func (t *Table) PortLen(p frame.PortID) int { return int(t.owned[p].Load()) }
 
 // VIDLen is the number of entries of v, static ones included.
 func (t *Table) VIDLen(v frame.VID) int { return int(t.vids[v&0xfff].Load()) }

@@ -186,6 +186,17 @@ func TestMoveCountStops(t *testing.T) {
 	}
 }
 
+// TestNoteNotGone has no entry look as if it was leaving.
+func TestNoteNotGone(t *testing.T) {
+	const last = 1<<24 - 1
+	if got, want := fdb.AtOf(last, 255), uint32((last-1)<<8|255); got != want {
+		t.Errorf("got %#x, want %#x, a tick older", got, want)
+	}
+	if got, want := fdb.AtOf(last, 254), uint32(last<<8|254); got != want {
+		t.Errorf("got %#x, want %#x", got, want)
+	}
+}
+
 func TestFlush(t *testing.T) {
 	fill := func() *fdb.Table {
 		tab := open(t, 100)

@@ -109,7 +109,7 @@ func (s *slow) forward(id frame.PortID, data []byte) outcome {
 			order = append(order, p.ID)
 			if p.Uplink {
 				uplinks = append(uplinks, p.ID)
-			} else if p.Mode == vswitch.ModeVEPA || p.Mode == vswitch.ModePrivate {
+			} else if p.Mode != vswitch.ModeBridge {
 				reflects = true
 			}
 		}

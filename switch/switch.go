@@ -50,6 +50,7 @@ type Switch struct {
 	guard   *guard
 	events  chan Event
 	lost    atomic.Uint64
+	rounds  atomic.Int32 // looks for silent stations in a full round of the table
 
 	quit    chan struct{}  // ends the goroutines that are no loop
 	workers sync.WaitGroup // all goroutines
@@ -84,6 +85,7 @@ func New(o Options) (*Switch, error) {
 		quit:   make(chan struct{}),
 	}
 	s.guard = newGuard()
+	s.rounds.Store(ageRounds)
 	s.view.Store(&view{})
 	for i := range n {
 		l, err := newLoop(s, i)
@@ -121,9 +123,14 @@ func (s *Switch) Apply(spec Spec) error {
 	if err := s.poll(v, old); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
+	rounds := time.Duration(ageRounds)
 	for _, n := range v.list {
 		s.fdb.SetAgeing(n.vid, n.ageing)
+		if n.ageing > 0 {
+			rounds = max(1, min(rounds, n.ageing/8/ageEvery))
+		}
 	}
+	s.rounds.Store(int32(rounds))
 	for _, p := range v.ports {
 		if p != nil {
 			s.fdb.SetPortLimit(p.id, p.fdbLimit)
@@ -262,19 +269,22 @@ func (c *clock) read() (time.Duration, time.Time) {
 // tick converts what read returned to the filtering database's time.
 func (c *clock) tick(d time.Duration) fdb.Tick { return fdb.TickAt(c.boot + d) }
 
-// A full round of the table takes ageRound, in slices of ageSlice places, each
-// well below a millisecond. A small table is swept every ageEvery.
 const (
-	ageRound = 5 * time.Second
-	ageSlice = 4096
+	// ageEvery is how often silent stations are looked for.
 	ageEvery = 250 * time.Millisecond
+	// ageRounds is how many of those looks a full round of the table takes at
+	// most. It takes an eighth of the shortest ageing time if that is less, so an
+	// entry stays at most that much, and never ten seconds, beyond its time.
+	ageRounds = 40
+	// ageSlice is how many places are swept under one lock, well below a
+	// millisecond.
+	ageSlice = 4096
 )
 
 // age takes silent stations out of the filtering database, and fences down when
 // their time is over.
 func (s *Switch) age() {
-	slices := max(1, (s.fdb.Places()+ageSlice-1)/ageSlice)
-	t := time.NewTicker(max(min(ageRound/time.Duration(slices), ageEvery), time.Millisecond))
+	t := time.NewTicker(ageEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -282,7 +292,11 @@ func (s *Switch) age() {
 			return
 		case <-t.C:
 			now, wall := s.clock.read()
-			s.fdb.Sweep(s.clock.tick(now), ageSlice)
+			if s.fdb.Len() > 0 {
+				for range (s.fdb.Places()/int(s.rounds.Load()) + ageSlice) / ageSlice {
+					s.fdb.Sweep(s.clock.tick(now), ageSlice)
+				}
+			}
 			for _, id := range s.guard.open(now) {
 				s.emit(Event{Time: wall, Kind: EventLoopOpened, Port: id})
 			}

@@ -28,8 +28,8 @@ type network struct {
 	reserved uint16
 	members  []member // by port ID
 	uplinks  []*port
-	// reflects is set when a sibling's frames come back by the uplink: one of
-	// them is in VEPA or private mode.
+	// reflects is set when a sibling's frames may come back by the uplink: one
+	// of them is in VEPA, private or passthru mode, whose neighbours reflect.
 	reflects bool
 }
 
@@ -289,7 +289,7 @@ func (v *view) join() {
 			n.members = append(n.members, member{p, tagged})
 			if p.uplink {
 				n.uplinks = append(n.uplinks, p)
-			} else if p.mode == ModeVEPA || p.mode == ModePrivate {
+			} else if p.mode != ModeBridge {
 				n.reflects = true
 			}
 		}

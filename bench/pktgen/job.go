@@ -26,6 +26,10 @@ type Flow struct {
 	Size    int           `json:"size"`    // payload octets of a datagram
 	Warm    time.Duration `json:"warm"`    // before counting starts
 	Window  time.Duration `json:"window"`  // counted
+
+	// Apart puts the client on the first processor and the server on the last,
+	// so that neither wakes the other by leaving its own processor to it.
+	Apart bool `json:"apart"`
 }
 
 // Result is what was counted in the window.

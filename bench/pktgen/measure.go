@@ -123,7 +123,11 @@ func start(ctx context.Context, program string, ns *netns.Handle, j job) (*proce
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.lines = bufio.NewScanner(out)
-	if err := p.cmd.Start(); err != nil {
+	launch := p.cmd.Start
+	if j.Apart {
+		launch = func() error { return onCPU(j.Server, p.cmd.Start) }
+	}
+	if err := launch(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
 	return p, nil

@@ -26,8 +26,8 @@ in alternating rounds, and prints medians and the median of the rounds' ratios.
 Everything happens in namespaces of its own, which takes root; nothing is left
 behind. A target that is missed is no failure: it may hold on another machine.
 
-Workloads: ` + strings.Join(bench.Names(), " ") + `
-What each measures, and how, is in bench/README.md.`,
+What each workload measures, and how, is in bench/README.md. They are:
+  ` + strings.Join(bench.Names(), "\n  "),
 		Example:               "  tapestry bench --quick\n  tapestry bench --only tcp1 --only rtt --rounds 9\n  tapestry bench --save",
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -23,30 +23,51 @@ import (
 // daemon does not accept.
 const dialTimeout = 5 * time.Second
 
+// askTimeout and orderTimeout are how long a daemon that has the request may
+// take to begin its answer: what is asked lies in memory, an order may open
+// thousands of interfaces.
+const (
+	askTimeout   = 5 * time.Second
+	orderTimeout = 5 * time.Minute
+)
+
 // Client asks one running switch. Its methods are those of Backend; their
 // errors are *Error.
 type Client struct {
 	socket string
-	http   http.Client
+	asks   http.Client // GET
+	orders http.Client // POST
 }
 
 // Dial returns a client of the switch that listens on socket. It connects with
 // the first call, so that a daemon that is down is that call's error.
 func Dial(socket string) *Client {
+	return &Client{
+		socket: socket,
+		asks:   http.Client{Transport: transport(socket, askTimeout)},
+		orders: http.Client{Transport: transport(socket, orderTimeout)},
+	}
+}
+
+func transport(socket string, wait time.Duration) *http.Transport {
 	var d net.Dialer
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
+	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
 			return d.DialContext(ctx, "unix", socket)
 		},
-		DisableCompression: true,
-		IdleConnTimeout:    time.Minute,
-	}}}
+		DisableCompression:    true,
+		IdleConnTimeout:       time.Minute,
+		ResponseHeaderTimeout: wait,
+	}
 }
 
 // Close lets go of idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.asks.CloseIdleConnections()
+	c.orders.CloseIdleConnections()
+}
 
 // Status asks for one screen of health.
 func (c *Client) Status(ctx context.Context) (Status, error) { return ask[Status](ctx, c, "status") }
@@ -111,9 +132,24 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (ExplainReply, e
 	return tell[ExplainReply](ctx, c, "explain", r)
 }
 
-// Upgrade swaps the worker for the binary on disk.
+// Upgrade swaps the worker for the binary on disk. The worker that answers the
+// order cannot know its successor, so the client asks that one who it is.
 func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
-	return tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+	r, err := tell[UpgradeReply](ctx, c, "upgrade", struct{}{})
+	if err != nil || r.NewPID != 0 {
+		return r, err
+	}
+	c.Close() // what is open belongs to the old worker
+	status, err := c.Status(ctx)
+	if err != nil {
+		return r, err
+	}
+	stats, err := c.Stats(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
+	return r, nil
 }
 
 // Events yields what happens, as it happens, until ctx or the loop ends. When
@@ -201,7 +237,11 @@ func (c *Client) call(ctx context.Context, method, path string, q io.Reader) (io
 	if q != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(r)
+	by := &c.asks
+	if method != http.MethodGet {
+		by = &c.orders
+	}
+	resp, err := by.Do(r)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -233,6 +273,10 @@ func (c *Client) unreachable(err error) *Error {
 	case errors.Is(err, syscall.EINVAL):
 		return Errorf(CodeInvalid, "open control socket %s: a socket's path has at most 107 octets", c.socket).
 			WithHint("choose a shorter one with --socket or $TAPESTRY_SOCKET")
+	}
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		return Errorf(CodeUnreachable, "the switch on %s doesn't answer", c.socket).
+			WithHint("it is stuck or very busy: see its log, and who listens with `ss -xlp`")
 	}
 	return Errorf(CodeUnreachable, "the switch can't be reached on %s: %v", c.socket, cause).
 		WithHint("start it with `tapestry up -c FILE`, or name its socket with --socket or $TAPESTRY_SOCKET")

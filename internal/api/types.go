@@ -245,7 +245,8 @@ type Event struct {
 	Fields  map[string]any `json:"fields,omitempty"`
 }
 
-// UpgradeReply names the worker that took over.
+// UpgradeReply names the worker that took over. The server leaves NewPID 0 where
+// the worker that answers is the old one; the client fills it in.
 type UpgradeReply struct {
 	OldPID     int    `json:"old_pid"`
 	NewPID     int    `json:"new_pid"`

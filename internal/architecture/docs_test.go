@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -85,6 +86,8 @@ func declares(t *testing.T, file, name string) bool {
 			found = found || n.Name.Name == name
 		case *ast.TypeSpec:
 			found = found || n.Name.Name == name
+		case *ast.ValueSpec:
+			found = found || slices.ContainsFunc(n.Names, func(i *ast.Ident) bool { return i.Name == name })
 		}
 		return !found
 	})

@@ -372,10 +372,10 @@ func (d *Daemon) Events(ctx context.Context, kinds []string) <-chan api.Event {
 }
 
 // Upgrade implements api.Backend. When it returns without an error another
-// worker stands by, and this one ends as soon as the answer is out.
+// worker stands by, and this one ends as soon as the answer is out. It takes no
+// lock: questions are answered meanwhile, and what is changed until this worker
+// has ended is in the state file, which the next one reads only then.
 func (d *Daemon) Upgrade(ctx context.Context) (api.UpgradeReply, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.keeper.Upgrade(ctx); err != nil {
 		return api.UpgradeReply{}, refusal("the worker in force goes on", err)
 	}

@@ -36,11 +36,14 @@ func (d *Daemon) adopt(cfg *config.Config, st state, saved bool) error {
 			continue
 		}
 		p := newPort(name, st.Ports[name].ID, request(d.eff, name))
+		p.netns = st.Ports[name].NetnsID
 		d.ports[name] = p
 		if err := d.open(p); err != nil {
 			p.fail(err)
 			d.log.Warn("port is down", "port", name, "err", err)
+			continue
 		}
+		d.st.note(p)
 	}
 	if !saved {
 		if err := d.remember(cfg, &d.st); err != nil {
@@ -71,6 +74,7 @@ func (d *Daemon) takeOver(held []keeper.Held) {
 		}
 		req := request(d.eff, name)
 		p := newPort(name, d.st.Ports[name].ID, req)
+		p.netns = d.st.Ports[name].NetnsID
 		if !sameRequest(h.Request, req) {
 			closeFD(h.FD) // opening it brings the differences into force
 			continue
@@ -82,19 +86,31 @@ func (d *Daemon) takeOver(held []keeper.Held) {
 	}
 }
 
-// change is a desired state on its way into force. Each step that changes
-// something leaves behind how to undo it.
+// change is a desired state on its way into force, and the one that it follows.
+// Each step that changes an interface or a file leaves behind how to undo it.
 type change struct {
 	cfg  *config.Config // as written
 	eff  *config.Config // resolved
 	st   state
 	undo []func()
 	gone []*port // closed and removed once the switch has let go of them
+
+	oldCfg, oldEff *config.Config
+	oldState       state
+	oldPorts       map[string]*port
+	replaced       map[*port]bool // their interfaces have been taken away
 }
 
-func (c *change) rollback() {
+// rollback brings the former state back. The switch lets go of what is new
+// first: a queue must not be closed while it is polled.
+func (d *Daemon) rollback(c *change) {
+	d.cfg, d.eff, d.st, d.ports = c.oldCfg, c.oldEff, c.oldState, c.oldPorts
+	first := d.enforce()
 	for _, f := range slices.Backward(c.undo) {
 		f()
+	}
+	if err := errors.Join(first, d.enforce()); err != nil {
+		d.log.Error("the former state is not back in force", "err", err)
 	}
 }
 
@@ -111,7 +127,10 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 	if len(diff) == 0 {
 		return nil, nil
 	}
-	c := &change{cfg: cfg, st: d.st.clone()}
+	c := &change{
+		cfg: cfg, st: d.st.clone(), oldCfg: d.cfg, oldEff: d.eff, oldState: d.st, oldPorts: d.ports,
+		replaced: map[*port]bool{},
+	}
 	if err := c.st.assign(cfg); err != nil {
 		return nil, err
 	}
@@ -120,7 +139,7 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 		edit(&c.st)
 	}
 	if err := d.carryOut(c); err != nil {
-		c.rollback()
+		d.rollback(c)
 		return nil, err
 	}
 	lines := make([]string, len(diff))
@@ -135,43 +154,56 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 // carryOut is commit's sequence. Until the switch has the new spec everything
 // can be undone; after that nothing is left that could fail.
 func (d *Daemon) carryOut(c *change) error {
-	before := maps.Clone(d.ports)
-	c.undo = append(c.undo, func() {
-		d.ports = before
-		if err := d.enforce(); err != nil {
-			d.log.Error("the former state is not back in force", "err", err)
-		}
-	})
-	d.ports = maps.Clone(before)
+	d.ports = maps.Clone(c.oldPorts)
+	if err := d.clear(c); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.cfg.Ports)) {
 		if err := d.bring(c, name); err != nil {
 			return err
 		}
 	}
-	for name, p := range before {
+	for name, p := range c.oldPorts {
 		if _, stays := c.cfg.Ports[name]; !stays {
 			delete(d.ports, name)
 			c.gone = append(c.gone, p)
 		}
 	}
-	old := d.st
 	if err := d.remember(c.cfg, &c.st); err != nil {
 		return err
 	}
 	c.undo = append(c.undo, func() {
-		if err := old.save(int(d.state.Fd())); err != nil {
+		if err := c.oldState.save(int(d.state.Fd())); err != nil {
 			d.log.Error("the saved state is ahead of the switch", "err", err)
 		}
 	})
-	oldCfg, oldEff := d.cfg, d.eff
 	d.cfg, d.eff, d.st = c.cfg, c.eff, c.st
-	c.undo = append(c.undo, func() {
-		d.cfg, d.eff, d.st = oldCfg, oldEff, old
-	})
 	if err := d.enforce(); err != nil {
 		return err
 	}
 	d.letGo(c.gone)
+	return nil
+}
+
+// spot is where an interface is: no two ports can have the same.
+type spot struct{ netns, name string }
+
+func spotOf(r keeper.PortRequest) spot { return spot{r.Netns, r.Ifname + r.Device + r.Adopt} }
+
+// clear takes those interfaces away that stand where another port's shall be.
+func (d *Daemon) clear(c *change) error {
+	owner := make(map[spot]string, len(c.cfg.Ports))
+	for name := range c.cfg.Ports {
+		owner[spotOf(request(c.eff, name))] = name
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.oldPorts)) {
+		old := c.oldPorts[name]
+		if now, wanted := owner[spotOf(old.req)]; wanted && now != name {
+			if err := d.replace(c, old); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -184,30 +216,33 @@ func (d *Daemon) bring(c *change, name string) error {
 		return nil
 	}
 	p := newPort(name, c.st.Ports[name].ID, req)
+	if old != nil && old.req.Netns == req.Netns {
+		p.netns, p.heals = old.netns, old.heals
+	}
 	if old != nil && !sameInterface(old.req, req) {
 		if err := d.replace(c, old); err != nil {
 			return err
 		}
 	}
 	if err := d.open(p); err != nil {
-		return refusal(fmt.Sprintf("port %s", name), err)
+		return refusal("", err)
 	}
 	d.ports[name] = p
 	c.undo = append(c.undo, func() { d.putBack(old, p) })
 	if old != nil {
 		c.gone = append(c.gone, &port{name: "", queue: old.queue, fd: old.fd})
 	}
-	if p.reply.NetnsID != 0 && strings.HasPrefix(req.Netns, "pid:") {
-		r := c.st.Ports[name]
-		r.NetnsID = p.reply.NetnsID
-		c.st.Ports[name] = r
-	}
+	c.st.note(p)
 	return nil
 }
 
 // replace takes the interface of a port away, because the new one may need its
 // name. The switch lets go of it first.
 func (d *Daemon) replace(c *change, old *port) error {
+	if c.replaced[old] {
+		return nil
+	}
+	c.replaced[old] = true
 	if err := d.enforceWithout(old.name); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -56,6 +57,7 @@ type port struct {
 	name  string
 	id    frame.PortID
 	req   keeper.PortRequest
+	netns uint64           // inode that its namespace must have; 0 = any
 	reply keeper.PortReply // as last opened
 
 	queue   vswitch.Queue // nil when it can't be opened

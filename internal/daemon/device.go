@@ -8,22 +8,27 @@ import (
 
 var errDeviceDown = errors.New("is set down")
 
-// hasCarrier tells whether both ends of a veth are up; the error is that it is
-// gone.
-func hasCarrier(name string) (bool, error) {
-	i, err := net.InterfaceByName(name)
+// interfaces are those of the daemon's namespace by name, as of one moment.
+type interfaces map[string]net.Interface
+
+func listInterfaces() (interfaces, error) {
+	all, err := net.Interfaces()
 	if err != nil {
-		return false, fmt.Errorf("interface %s has gone", name)
+		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	return i.Flags&net.FlagRunning != 0, nil
+	m := make(interfaces, len(all))
+	for _, i := range all {
+		m[i.Name] = i
+	}
+	return m, nil
 }
 
-// deviceState tells whether an existing interface is still the one that was
-// opened, and up.
-func deviceState(name string, index int) error {
-	i, err := net.InterfaceByName(name)
+// device tells whether an existing interface is still the one that was opened,
+// and up.
+func (m interfaces) device(name string, index int) error {
+	i, ok := m[name]
 	switch {
-	case err != nil:
+	case !ok:
 		return fmt.Errorf("interface %s has gone", name)
 	case i.Index != index:
 		return fmt.Errorf("interface %s is another one now (ifindex %d, was %d)", name, i.Index, index)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/tapestry-net/tapestry/internal/api"
@@ -95,7 +96,7 @@ func (d *Daemon) drop(p *port, reason, hint string) {
 func (d *Daemon) retry(p *port) {
 	q := newPort(p.name, p.id, p.req)
 	q.req.Reopen = true
-	q.heals, q.plain, q.missed = p.heals+1, p.plain, p.missed
+	q.netns, q.heals, q.plain, q.missed = p.netns, p.heals+1, p.plain, p.missed
 	if err := d.open(q); err != nil {
 		p.fail(err)
 		return
@@ -117,16 +118,20 @@ func (d *Daemon) look() {
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.releaseLost()
-	var taps []*port
+	var taps, others []*port
 	var fds []int
 	for _, p := range d.ports {
-		switch {
-		case p.queue == nil && now.After(p.next):
-			d.retry(p)
-		case p.queue != nil && !p.reply.Packet:
+		if p.queue == nil {
+			if now.After(p.next) {
+				d.retry(p)
+			}
+			continue
+		}
+		if !p.reply.Packet {
 			taps, fds = append(taps, p), append(fds, p.fd)
-		case p.queue != nil:
-			d.judgeDevice(p)
+		}
+		if p.reply.Packet || p.reply.HostEnd != "" {
+			others = append(others, p)
 		}
 	}
 	states, err := tap.States(nil, fds)
@@ -136,6 +141,9 @@ func (d *Daemon) look() {
 	}
 	for i, s := range states {
 		d.judge(taps[i], s)
+	}
+	if len(others) > 0 {
+		d.judgeOthers(others)
 	}
 }
 
@@ -167,7 +175,14 @@ func (d *Daemon) judge(p *port, s tap.State) {
 	case tap.StateDown:
 		d.changed(p, fmt.Sprintf("interface %s is set down", p.reply.Device), "ip link set "+p.reply.Device+" up")
 	default:
-		d.judgeInterface(p)
+		if p.reply.HostEnd != "" {
+			break // of a veth the ends decide
+		}
+		d.changed(p, "", "")
+		p.renamed = ""
+		if name, err := tap.Name(p.fd); err == nil && name != p.reply.Device {
+			p.renamed = name
+		}
 	}
 	if q, ok := p.queue.(*tap.Queue); ok && q.GSORefused() && !p.plain {
 		p.plain = true
@@ -176,38 +191,59 @@ func (d *Daemon) judge(p *port, s tap.State) {
 	}
 }
 
-// judgeInterface looks at the interface of a port whose TAP is up: a veth's ends
-// are interfaces of their own, and a TAP may have been renamed.
-func (d *Daemon) judgeInterface(p *port) {
-	p.renamed = ""
-	if p.reply.HostEnd == "" {
-		if name, err := tap.Name(p.fd); err == nil && name != p.reply.Device {
-			p.renamed = name
-		}
-		d.changed(p, "", "")
+// judgeOthers does the same for ports whose state is that of an interface in the
+// daemon's namespace.
+func (d *Daemon) judgeOthers(ports []*port) {
+	now, err := listInterfaces()
+	if err != nil {
+		d.log.Error("look at ports", "err", err)
 		return
 	}
-	carrier, err := hasCarrier(p.reply.HostEnd)
+	for _, p := range ports {
+		switch {
+		case p.queue == nil: // dropped meanwhile
+		case p.reply.Packet:
+			d.judgeDevice(p, now)
+		default:
+			d.judgeVeth(p, now)
+		}
+	}
+}
+
+// judgeVeth looks at the host end, which goes with the other end and has no
+// carrier while that one is set down.
+func (d *Daemon) judgeVeth(p *port, now interfaces) {
+	end, ok := now[p.reply.HostEnd]
 	switch {
-	case err != nil && p.req.Adopt != "":
+	case !ok && p.req.Adopt != "":
 		d.drop(p, fmt.Sprintf("interface %s has gone", p.req.Adopt), "it comes back by itself when the interface does")
-	case err != nil:
+	case !ok:
 		d.drop(p, "its interface has been deleted, or its namespace has", "it comes back by itself when the namespace does")
-	case !carrier:
-		d.changed(p, fmt.Sprintf("interface %s is set down", p.reply.Device), "ip link set "+p.reply.Device+" up")
+	case end.Flags&net.FlagUp == 0:
+		d.changed(p, fmt.Sprintf("interface %s is set down", end.Name), "ip link set "+end.Name+" up")
+	case end.Flags&net.FlagRunning == 0:
+		d.changed(p, fmt.Sprintf("interface %s is set down", p.far()), "set it up inside the container")
 	default:
 		d.changed(p, "", "")
 	}
 }
 
-// judgeDevice does the same for a port of an existing interface.
-func (d *Daemon) judgeDevice(p *port) {
+// far is what to call the container's end of a veth.
+func (p *port) far() string {
+	if p.req.Adopt != "" {
+		return "at the other end of " + p.req.Adopt
+	}
+	return p.reply.Device
+}
+
+// judgeDevice looks at an existing interface.
+func (d *Daemon) judgeDevice(p *port, now interfaces) {
 	if q, ok := p.queue.(*packet.Queue); ok {
 		if n, err := q.Dropped(); err == nil {
 			p.missed += uint64(n)
 		}
 	}
-	err := deviceState(p.reply.Device, p.reply.Ifindex)
+	err := now.device(p.reply.Device, p.reply.Ifindex)
 	switch {
 	case err == nil:
 		d.changed(p, "", "")

@@ -23,19 +23,13 @@ func newPort(name string, id frame.PortID, req keeper.PortRequest) *port {
 // descriptor of its frames.
 func (d *Daemon) open(p *port) error {
 	req := p.req
-	req.NetnsID = d.expectedNetns(p)
+	req.NetnsID = p.netns
 	req.NoGSO = req.NoGSO || p.plain
 	reply, fd, err := d.keeper.Open(req)
 	if err != nil {
 		return err
 	}
 	return p.take(reply, fd)
-}
-
-// expectedNetns is the namespace that a port named by a process must find
-// again: after a crash the number may be another process's.
-func (d *Daemon) expectedNetns(p *port) uint64 {
-	return d.st.Ports[p.name].NetnsID
 }
 
 // take makes the queue of an opened descriptor.
@@ -92,9 +86,13 @@ func (p *port) close() {
 
 func closeFD(fd int) { _ = unix.Close(fd) } // only ever read from
 
-// refusal gives an error of the keeper the exit code of the contract.
+// refusal gives an error of the keeper the exit code of the contract. What is
+// put before its text may be empty.
 func refusal(what string, err error) error {
-	e := &api.Error{Code: 1, Msg: fmt.Sprintf("%s: %v", what, err), Hint: hintOf(err)}
+	if what != "" {
+		err = fmt.Errorf("%s: %w", what, err)
+	}
+	e := &api.Error{Code: 1, Msg: err.Error(), Hint: hintOf(err)}
 	var k *keeper.Error
 	if errors.As(err, &k) {
 		e.Code = k.ExitCode()
@@ -102,10 +100,14 @@ func refusal(what string, err error) error {
 	return e
 }
 
+// hintOf is the mend that an error names, or the one that its kind suggests.
 func hintOf(err error) string {
 	var k *keeper.Error
-	if errors.As(err, &k) {
-		return k.Hint
+	switch {
+	case !errors.As(err, &k):
+		return ""
+	case k.Hint == "" && k.Code == keeper.CodeNotFound:
+		return "`ip netns ls` lists the named namespaces and `ip link` the interfaces; a path and pid:N name a namespace as well"
 	}
-	return ""
+	return k.Hint
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/internal/keeper"
@@ -27,7 +28,7 @@ type portRecord struct {
 	// Attached is what `attach` was called with, empty for a port of the file.
 	Attached string `json:"attached,omitempty"`
 	// NetnsID is the inode of the namespace of a port whose namespace is named
-	// by a process, which may be another's after a crash.
+	// by a process, whose number may be another's later.
 	NetnsID uint64 `json:"netns_id,omitempty"`
 }
 
@@ -64,6 +65,18 @@ func (s *state) assign(c *config.Config) error {
 		s.Ports[name] = portRecord{ID: id}
 	}
 	return nil
+}
+
+// note records the namespace that p was opened in, where its name may come to
+// mean another one.
+func (s *state) note(p *port) {
+	r := s.Ports[p.name]
+	r.NetnsID = 0
+	if strings.HasPrefix(p.req.Netns, "pid:") || strings.HasPrefix(p.req.Netns, "/proc/") {
+		r.NetnsID = p.reply.NetnsID
+	}
+	p.netns = r.NetnsID
+	s.Ports[p.name] = r
 }
 
 // free finds a number that is not in use, going round, so that a number is not

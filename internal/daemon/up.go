@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
 )
 
@@ -23,7 +25,7 @@ type Options struct {
 
 // Up is `tapestry up`: it runs the keeper until ctx ends or SIGTERM, and the
 // keeper runs the worker. An invalid file is refused, with config.Errors, before
-// anything is touched.
+// anything is touched; an *api.Error has the exit code of other refusals.
 func Up(ctx context.Context, o Options) error {
 	args := []string{"worker"}
 	if o.ConfigFile != "" {
@@ -40,9 +42,13 @@ func Up(ctx context.Context, o Options) error {
 	if dir == "" {
 		dir = DefaultStateDir()
 	}
-	return keeper.Run(ctx, keeper.Options{
+	err := keeper.Run(ctx, keeper.Options{
 		Socket: o.Socket, StateDir: dir, WorkerArgs: args, Stdout: o.Stdout, Log: o.Log,
 	})
+	if k, ok := errors.AsType[*keeper.Error](err); ok {
+		return &api.Error{Code: k.ExitCode(), Msg: err.Error(), Hint: k.Hint}
+	}
+	return err
 }
 
 // DefaultStateDir is /var/lib/tapestry for root and $XDG_STATE_HOME/tapestry

@@ -159,9 +159,12 @@ func (m machine) Remove(h Held) error {
 	return tap.Remove(ns, name, m.owner(r.Name))
 }
 
-// Lost implements Devices.
+// Lost implements Devices. Only a TAP that was attached again inside its
+// namespace keeps that alive (see package tap); any other goes with its
+// namespace, and is no business of ours while processes without a name for it
+// still live there.
 func (m machine) Lost(h Held) bool {
-	if h.Request.Netns == "" {
+	if h.Request.Netns == "" || !h.Reply.Reattached {
 		return false
 	}
 	ns, err := netns.Open(h.Request.Netns)

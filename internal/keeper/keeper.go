@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,7 +49,8 @@ type Devices interface {
 	// Set changes a held port.
 	Set(h Held, s SetRequest) (PortReply, error)
 	// Remove takes away what Open made and puts back what it changed; what has
-	// gone already is no error. The caller closes h.FD afterwards.
+	// gone already is no error. The caller closes h.FD afterwards. Several
+	// goroutines may remove different ports at the same time.
 	Remove(h Held) error
 	// Lost reports whether the namespace of h can't be found any more by what
 	// the request calls it, or another one is called so now.
@@ -108,6 +110,9 @@ func open(o Options) (*keeper, error) {
 	}
 	raiseFileLimit(o.Log)
 	s, err := claim(o.Socket, o.StateDir)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, &Error{Code: CodeNotPermitted, Msg: err.Error(), Hint: "run it as root, or name folders of your own with --socket and --state"}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -229,12 +234,7 @@ func (k *keeper) stop() {
 // forward leaves the state file, and the interfaces that it hasn't opened, to
 // the next attempt.
 func (k *keeper) cleanUp() error {
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(k.held)) {
-		if err := k.remove(name); err != nil {
-			errs = append(errs, err)
-		}
-	}
+	errs := k.removeAll()
 	if k.ready {
 		if _, err := k.dev.Sweep(func(string) bool { return false }); err != nil {
 			errs = append(errs, fmt.Errorf("remove leftover interfaces: %w", err))
@@ -248,6 +248,39 @@ func (k *keeper) cleanUp() error {
 	closeAll([]int{k.exe})
 	errs = append(errs, k.site.release(k.ready))
 	return errors.Join(errs...)
+}
+
+// removers is how many ports removeAll removes at once: the kernel lets each
+// deletion of an interface wait for some 20 ms, and all of them together.
+const removers = 32
+
+// removeAll removes every held port.
+func (k *keeper) removeAll() []error {
+	names := slices.Sorted(maps.Keys(k.held))
+	errs := make([]error, len(names))
+	var work sync.WaitGroup
+	next := make(chan int)
+	for range min(removers, len(names)) {
+		work.Go(func() {
+			for i := range next {
+				errs[i] = k.dev.Remove(*k.held[names[i]])
+			}
+		})
+	}
+	for i := range names {
+		next <- i
+	}
+	close(next)
+	work.Wait()
+	for i, name := range names {
+		if errs[i] != nil {
+			errs[i] = fmt.Errorf("remove port %s: %w", name, errs[i])
+			continue
+		}
+		k.drop(name)
+		k.log.Info("port removed", "port", name)
+	}
+	return errs
 }
 
 // answer sends r to w. A worker that doesn't take its answers is killed, so

@@ -182,6 +182,8 @@ func (k *keeper) openPort(w *worker, r *PortRequest) (reply, []int, error) {
 	if !r.sameInterface(&h.Request) {
 		return reply{}, nil, conflict("port %s is held as another %s port: remove it first", r.Name, h.Request.Kind)
 	}
+	asked := *r
+	k.fillIn(r)
 	if s := r.changes(h); s != nil {
 		if w != k.cur {
 			return reply{}, nil, conflict("a worker that hasn't taken over can't change port %s", r.Name)
@@ -189,6 +191,7 @@ func (k *keeper) openPort(w *worker, r *PortRequest) (reply, []int, error) {
 		if err := k.set(h, *s); err != nil {
 			return reply{}, nil, err
 		}
+		h.Request.MAC = asked.MAC
 	}
 	p := h.Reply
 	p.Reattached = true
@@ -204,9 +207,7 @@ func (k *keeper) make(r PortRequest) (*Held, error) {
 	}
 	r.Reopen = false
 	asked := r
-	if r.MAC.IsZero() && r.Device == "" && r.Adopt == "" {
-		r.MAC = derivedMAC(k.opts.Instance, r.Name)
-	}
+	k.fillIn(&r)
 	p, fd, err := k.dev.Open(r)
 	if err != nil {
 		return nil, fmt.Errorf("open port %s: %w", r.Name, err)
@@ -215,6 +216,13 @@ func (k *keeper) make(r PortRequest) (*Held, error) {
 	k.held[r.Name] = h
 	k.log.Info("port opened", "port", r.Name, "kind", r.Kind, "device", p.Device, "reattached", p.Reattached)
 	return h, nil
+}
+
+// fillIn gives an interface of ours an address when the request has none.
+func (k *keeper) fillIn(r *PortRequest) {
+	if r.MAC.IsZero() && r.Device == "" && r.Adopt == "" {
+		r.MAC = derivedMAC(k.opts.Instance, r.Name)
+	}
 }
 
 // derivedMAC is the same whenever the port is made again, and a locally

@@ -85,6 +85,10 @@ func Open(ns *netns.Handle) (*Conn, error) {
 	}
 	h, err := netlink.NewHandleAt(fd, unix.NETLINK_ROUTE)
 	if err != nil {
+		if ns != nil && strings.HasSuffix(err.Error(), unix.EPERM.Error()) { // netlink flattens it into text
+			err = fmt.Errorf("%w: entering another namespace needs CAP_SYS_ADMIN, changing it CAP_NET_ADMIN", fs.ErrPermission)
+			return nil, fmt.Errorf("open netlink: %w", err)
+		}
 		return nil, fmt.Errorf("open netlink: %w", explain(err))
 	}
 	return &Conn{h: h}, nil

@@ -136,6 +136,18 @@ func (c *Conn) Silence(l Link) error {
 	return nil
 }
 
+// NoQueue makes an interface that is switched off send without a queueing
+// discipline, as a veth does: a TAP has a queue of its own, and discards what
+// doesn't fit whatever is in front of it. The kernel's default would be one of
+// 24 KB for each of the 256 queues that a multi-queue TAP may have, 6 MB a port.
+func (c *Conn) NoQueue(index int) {
+	// A kernel that refuses keeps its default, which works as well.
+	_ = c.h.QdiscReplace(&netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: netlink.HANDLE_ROOT},
+		QdiscType:  "noqueue",
+	})
+}
+
 // carrierWait bounds AwaitCarrier. The kernel's own work takes milliseconds.
 const carrierWait = time.Second
 

@@ -83,9 +83,9 @@ func open(ns *netns.Handle, r Request, silent bool) (*Device, error) {
 	d := &Device{FD: -1, Reattached: found}
 	switch {
 	case found:
-		err = within(ns, func() (err error) { d.FD, err = attachQueue(r.Name, false, !r.NoGSO); return err })
+		err = within(ns, func() (err error) { d.FD, err = attachQueue(r.Name, r, false); return err })
 	case ns == nil:
-		d.FD, err = attachQueue(r.Name, true, !r.NoGSO)
+		d.FD, err = attachQueue(r.Name, r, true)
 	default:
 		d.FD, err = makeElsewhere(ns, r)
 	}
@@ -125,14 +125,12 @@ func makeElsewhere(ns *netns.Handle, r Request) (fd int, err error) {
 	if err := c.Delete(name, r.Owner); err != nil { // of a process that was killed between two steps
 		return -1, err
 	}
-	if fd, err = attachQueue(name, true, !r.NoGSO); err != nil {
+	if fd, err = attachQueue(name, r, true); err != nil {
 		return -1, err
 	}
 	l, err := c.ByName(name)
 	if err == nil {
-		if err = c.Mark(l.Index, r.Owner); err == nil {
-			err = c.Move(l.Index, ns, r.Name)
-		}
+		err = c.Move(l.Index, ns, r.Name)
 	}
 	if err != nil {
 		_ = c.Delete(name, r.Owner)
@@ -160,6 +158,9 @@ func (d *Device) setUp(c *link.Conn, r Request, silent bool) error {
 			return err
 		}
 	}
+	if !l.Up {
+		c.NoQueue(l.Index)
+	}
 	if err := c.Configure(l.Index, r.Settings); err != nil {
 		return err
 	}
@@ -168,18 +169,21 @@ func (d *Device) setUp(c *link.Conn, r Request, silent bool) error {
 }
 
 // attachQueue makes or opens the device by netlink, attaches a queue by water
-// and returns its descriptor. The calling thread is in the device's namespace.
-func attachQueue(name string, create, vnet bool) (int, error) {
+// and returns its descriptor. A device made here is marked before it is made to
+// stay, so that it can't be left behind as nobody's. The calling thread is in
+// the device's namespace.
+func attachQueue(name string, r Request, create bool) (int, error) {
 	t := &netlink.Tuntap{
-		LinkAttrs: netlink.LinkAttrs{Name: name},
-		Mode:      netlink.TUNTAP_MODE_TAP,
-		Flags:     netlink.TUNTAP_MULTI_QUEUE_DEFAULTS,
-		Queues:    1,
+		LinkAttrs:  netlink.LinkAttrs{Name: name},
+		Mode:       netlink.TUNTAP_MODE_TAP,
+		Flags:      netlink.TUNTAP_MULTI_QUEUE_DEFAULTS,
+		Queues:     1,
+		NonPersist: true, // it stays when water has opened it
 	}
 	if create {
 		t.Flags |= netlink.TUNTAP_TUN_EXCL
 	}
-	if vnet {
+	if !r.NoGSO {
 		t.Flags |= netlink.TUNTAP_VNET_HDR
 	}
 	if err := netlink.LinkAdd(t); err != nil {
@@ -190,6 +194,11 @@ func attachQueue(name string, create, vnet bool) (int, error) {
 			_ = f.Close()
 		}
 	}()
+	if create {
+		if err := netlink.LinkSetAlias(t, r.Owner.String()); err != nil {
+			return -1, fmt.Errorf("mark: %w", err)
+		}
+	}
 	return openWater(name)
 }
 

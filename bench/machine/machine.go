@@ -1,4 +1,4 @@
-package bench
+package machine
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Machine is what the numbers hold for.
-type Machine struct {
+// Description is what the numbers hold for.
+type Description struct {
 	Kernel     string  `json:"kernel"`
 	CPU        string  `json:"cpu"`
 	CPUs       int     `json:"cpus"`
@@ -26,9 +26,9 @@ type Machine struct {
 // busyTime is how long the machine is watched before anything starts.
 const busyTime = 500 * time.Millisecond
 
-// examine describes the machine that it runs on.
-func examine() (Machine, error) {
-	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: "unknown processor"}
+// Examine describes the machine that it runs on. It watches it for half a second.
+func Examine() (Description, error) {
+	m := Description{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: "unknown processor"}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return m, fmt.Errorf("read kernel version: %w", err)
@@ -39,12 +39,12 @@ func examine() (Machine, error) {
 	}
 	kb, _ := strconv.Atoi(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"))
 	m.MemoryMB = kb * 1024 / 1e6
-	before, err := systemBusy()
+	before, err := Busy()
 	if err != nil {
 		return m, err
 	}
 	time.Sleep(busyTime)
-	after, err := systemBusy()
+	after, err := Busy()
 	m.BusyBefore = (after - before).Seconds() / busyTime.Seconds() / float64(m.CPUs)
 	return m, err
 }
@@ -67,9 +67,9 @@ func field(file, name string) string {
 // userHZ is the unit of /proc/stat, 1/100 s on every Linux (proc(5)).
 const userHZ = 100
 
-// systemBusy is the time that all processors together have worked, with
+// Busy is the time that all processors together have worked, with
 // interrupts and time stolen by the hypervisor.
-func systemBusy() (time.Duration, error) {
+func Busy() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, fmt.Errorf("read processor time: %w", err)
@@ -96,10 +96,10 @@ func parseBusy(stat []byte) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / userHZ, nil
 }
 
-// cpuTime is the processor time of a process, all its threads, the ended ones
+// CPUTime is the processor time of a process, all its threads, the ended ones
 // too, to the nanosecond. It is the clock of clock_getcpuclockid(3), of which
 // utime and stime in /proc/PID/stat are a rounded view.
-func cpuTime(pid int) (time.Duration, error) {
+func CPUTime(pid int) (time.Duration, error) {
 	const clockSched = 2 // CPUCLOCK_SCHED
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|clockSched), &ts); err != nil {
@@ -108,8 +108,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// family is pid and its children, which for a switch are keeper and worker.
-func family(pid int) ([]int, error) {
+// Family is pid and its children, which for a switch are keeper and worker.
+func Family(pid int) ([]int, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
@@ -135,47 +135,17 @@ func family(pid int) ([]int, error) {
 	return pids, nil
 }
 
-// rss is the resident memory of a process in octets, and the part that is not
-// shared with a file on disk.
-func rss(pid int) (all, own int64, err error) {
-	file := fmt.Sprintf("/proc/%d/status", pid)
-	kb := func(name string) int64 {
-		n, e := strconv.ParseInt(strings.TrimSuffix(field(file, name), " kB"), 10, 64)
+// RSS is the resident memory of a process in MB, and of that the pages of files
+// and of shared memory.
+func RSS(pid int) (all, file, shared float64, err error) {
+	status := fmt.Sprintf("/proc/%d/status", pid)
+	mb := func(name string) float64 {
+		kb, e := strconv.ParseInt(strings.TrimSuffix(field(status, name), " kB"), 10, 64)
 		if e != nil && err == nil {
 			err = fmt.Errorf("read %s of process %d: %w", name, pid, e)
 		}
-		return n * 1024
+		return float64(kb) * 1024 / 1e6
 	}
-	all = kb("VmRSS")
-	return all, all - kb("RssFile"), err
-}
-
-// meter reads, at both edges of a window, what processor time was used.
-type meter struct {
-	pids           []int
-	cpu, sys       time.Duration // at the beginning
-	switched, busy time.Duration // in the window
-	err            error
-}
-
-func (m *meter) begin() { m.cpu, m.sys = m.read() }
-
-func (m *meter) end() {
-	cpu, sys := m.read()
-	m.switched, m.busy = cpu-m.cpu, sys-m.sys
-}
-
-func (m *meter) read() (cpu, sys time.Duration) {
-	sys, err := systemBusy()
-	for _, pid := range m.pids {
-		d, e := cpuTime(pid)
-		if e != nil {
-			err = e
-		}
-		cpu += d
-	}
-	if err != nil {
-		m.err = err
-	}
-	return cpu, sys
+	all, file, shared = mb("VmRSS"), mb("RssFile"), mb("RssShmem")
+	return all, file, shared, err
 }

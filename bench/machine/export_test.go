@@ -1,0 +1,4 @@
+package machine
+
+// ParseBusy exports parseBusy for tests.
+var ParseBusy = parseBusy

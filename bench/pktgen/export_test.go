@@ -1,0 +1,4 @@
+package pktgen
+
+// OnCPU exports onCPU for tests.
+var OnCPU = onCPU
