@@ -68,11 +68,18 @@ func DefaultStateDir() string {
 }
 
 // readConfig reads and validates a file. Its errors are config.Errors when the
-// file could be read.
+// file could be read, else *api.Error.
 func readConfig(path string) (*config.Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		e := &api.Error{Code: api.CodeFailed, Msg: fmt.Sprintf("read configuration: %v", err)}
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			e.Code = api.CodeNotFound
+		case errors.Is(err, os.ErrPermission):
+			e.Code = api.CodeNotPermitted
+		}
+		return nil, e
 	}
 	return config.Parse(path, text)
 }
