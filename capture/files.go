@@ -38,12 +38,29 @@ type Files struct {
 	prefix []byte // section header and interfaces, which each file begins with
 	part   []byte // of a block that has not come whole
 	err    error
+
+	packets, ended uint64            // written; lost, as far as sections that have ended say
+	lost           map[uint32]uint64 // by interface of the present section
 }
 
-// Create opens the first file. now is the clock of Rotation.Every.
+// Create opens the first file; "-" is the standard output. now is the clock of
+// Rotation.Every.
 func Create(path string, r Rotation, now func() time.Time) (*Files, error) {
-	f := &Files{path: path, rotation: r, now: now}
+	f := &Files{path: path, rotation: r, now: now, lost: map[uint32]uint64{}}
 	return f, f.open()
+}
+
+// Packets is how many packets were written, and Lost how many the switch says
+// it had to leave out.
+func (f *Files) Packets() uint64 { return f.packets }
+
+// Lost is the number of packets that the stream says were lost.
+func (f *Files) Lost() uint64 {
+	n := f.ended
+	for _, v := range f.lost {
+		n += v
+	}
+	return n
 }
 
 // Name is the file that is being written.
@@ -60,6 +77,10 @@ func (f *Files) Count() int { return f.number }
 
 func (f *Files) open() error {
 	f.number++
+	if f.path == "-" {
+		f.file, f.opened = os.Stdout, f.now()
+		return nil
+	}
 	file, err := os.OpenFile(f.Name(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("create capture file: %w", err)
@@ -109,6 +130,8 @@ func (f *Files) block(b []byte) error {
 	switch kind := binary.LittleEndian.Uint32(b); kind {
 	case blockSection:
 		f.prefix = append(f.prefix[:0], b...)
+		f.ended = f.Lost()
+		clear(f.lost)
 		return f.put(b)
 	case blockInterface:
 		f.prefix = append(f.prefix, b...)
@@ -126,8 +149,27 @@ func (f *Files) block(b []byte) error {
 			}
 		}
 		f.empty = false
+		f.packets++
+	case blockStats:
+		f.stats(b)
 	}
 	return f.put(b)
+}
+
+// stats notes what an interface statistics block says about losses.
+func (f *Files) stats(b []byte) {
+	const fixed, optDropped = 20, 5
+	le := binary.LittleEndian
+	for o := b[min(fixed, len(b)-4) : len(b)-4]; len(o) >= 4; {
+		code, n := le.Uint16(o), int(le.Uint16(o[2:]))
+		if code == optEnd || len(o) < 4+n {
+			return
+		}
+		if code == optDropped && n == 8 {
+			f.lost[le.Uint32(b[8:])] = le.Uint64(o[4:])
+		}
+		o = o[min(4+(n+3)&^3, len(o)):]
+	}
 }
 
 func (f *Files) put(b []byte) error {

@@ -65,6 +65,7 @@ func (w *Writer) Interface(i Interface) (int, error) {
 const (
 	blockSection   = 0x0a0d0d0a
 	blockInterface = 1
+	blockStats     = 5
 	blockPacket    = 6
 
 	optEnd       = 0

@@ -30,6 +30,9 @@ type Backend interface {
 	// Events returns a stream that ends when ctx does. A reader that is too
 	// slow loses events; the stream says how many. kinds empty = all but frame.
 	Events(ctx context.Context, kinds []string) <-chan Event
+
+	// Capture validates r and readies a capture, which costs nothing until it runs.
+	Capture(r CaptureRequest) (CaptureRun, error)
 }
 
 // Error is an error with the contract's exit code.

@@ -14,7 +14,6 @@ import (
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
-	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
@@ -150,25 +149,6 @@ ports:
 	}
 	if r := request(eff, "up"); r.Device != "eth9" || r.MTU != 1300 {
 		t.Errorf("request %+v", r)
-	}
-}
-
-func TestDecisionText(t *testing.T) {
-	n := names{ports: map[frame.PortID]string{1: "c1", 2: "c2"}, networks: map[frame.VID]string{10: "blue"}}
-	for want, c := range map[string]struct {
-		v      frame.Verdict
-		copies []vswitch.Copy
-		more   int
-	}{
-		"drop tag_not_accepted": {v: frame.Verdict{Reason: frame.TagNotAccepted}},
-		"flood blue unknown_unicast → c1,c2(mtu_exceeded),#9 and 3 more": {
-			v:      frame.Verdict{Action: frame.Flood, Reason: frame.UnknownUnicast, VID: 10},
-			copies: []vswitch.Copy{{Port: 1}, {Port: 2, Refused: frame.MTUExceeded}, {Port: 9}}, more: 3},
-		"forward vlan7 known_unicast → c2": {v: frame.Verdict{Action: frame.Forward, Reason: frame.KnownUnicast, VID: 7}, copies: []vswitch.Copy{{Port: 2}}},
-	} {
-		if got := decisionText(n, c.v, c.copies, c.more); got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
-		}
 	}
 }
 

@@ -124,12 +124,12 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		return nil, err
 	}
 	d.sw = sw
-	d.frames = newFrameWatch(d.hub.publish, func() names { return *d.names.Load() })
+	d.frames = newFrameWatch(d.hub.publish, d.captureNames())
 	d.hub.onFrame = func(watched bool) {
 		if watched {
-			sw.Observe(d.frames)
+			sw.Observe(d.frames.ring)
 		} else {
-			sw.Unobserve(d.frames)
+			sw.Unobserve(d.frames.ring)
 		}
 	}
 	d.work.Go(d.frames.run)
@@ -213,7 +213,7 @@ func (d *Daemon) close() {
 		}
 	}
 	if d.frames != nil {
-		close(d.frames.notes)
+		close(d.frames.quit)
 	}
 	d.work.Wait()
 	if d.tableMem != nil {
