@@ -54,10 +54,6 @@ func (d *Dissector) Line(data []byte) string {
 	return b.String()
 }
 
-// Whole describes one frame with what Line leaves out: inner frames of VXLAN,
-// IPv6 extension headers, DHCP and DNS. It is for the command's own process.
-func (d *Dissector) Whole(data []byte) string { return d.Line(data) }
-
 // unread names the protocol whose header could not be decoded: it is malformed,
 // or only partly there.
 func (d *Dissector) unread(b *strings.Builder) {

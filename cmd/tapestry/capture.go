@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -135,7 +136,11 @@ func (c *cli) showPackets(ctx context.Context, r api.CaptureRequest) error {
 				return nil
 			}
 			n++
-			p.Frame = d.Whole(p.Data)
+			octets, err := hex.DecodeString(p.Data)
+			if err != nil {
+				return api.Errorf(api.CodeFailed, "read capture: %v", err)
+			}
+			p.Frame = d.Whole(octets)
 			return c.print(p, func() { c.printPacket(p) })
 		})
 	})
@@ -194,5 +199,9 @@ func (c *cli) recordPackets(ctx context.Context, r api.CaptureRequest, path stri
 }
 
 func (c *cli) captured(n, lost uint64, where string) {
-	fmt.Fprintf(c.err, "%d packets captured%s, %d lost\n", n, api.Clean(where), lost)
+	noun := "packets"
+	if n == 1 {
+		noun = "packet"
+	}
+	fmt.Fprintf(c.err, "%d %s captured%s, %d lost\n", n, noun, api.Clean(where), lost)
 }

@@ -42,7 +42,7 @@ type Captured struct {
 	Refused   string    `json:"refused,omitempty"` // why this copy did not leave
 	Decision  string    `json:"decision,omitempty"`
 	Note      string    `json:"note,omitempty"`
-	Data      []byte    `json:"data,omitempty"`  // the octets kept, base64
+	Data      string    `json:"data,omitempty"`  // the octets kept, hexadecimal, as `explain` takes them
 	Frame     string    `json:"frame,omitempty"` // one line; the client adds it
 	Delivered uint64    `json:"delivered,omitempty"`
 	Lost      uint64    `json:"lost,omitempty"` // of a packet: just before it; of a count: in all

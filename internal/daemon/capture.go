@@ -3,6 +3,7 @@ package daemon
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -128,7 +129,7 @@ func (l *captureLines) Packet(p *capture.Packet, lost uint64) error {
 	c := api.Captured{
 		Kind: "packet", Time: p.Time, Host: l.host, Port: l.names.Port(p.Port), Direction: p.Direction.String(), Length: p.Len,
 		Network: l.names.Network(p.Verdict.VID), VLAN: int(p.Verdict.VID), Action: p.Verdict.Action.String(), Reason: p.Verdict.Reason.String(),
-		Decision: p.Decision, Note: p.Note, Data: p.Data, Lost: lost,
+		Decision: p.Decision, Note: p.Note, Data: hex.EncodeToString(p.Data), Lost: lost,
 	}
 	if p.Refused != frame.ReasonNone {
 		c.Refused = p.Refused.String()

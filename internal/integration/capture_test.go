@@ -156,7 +156,7 @@ func TestCaptureText(t *testing.T) {
 	}
 	out, errs := wait("--port", "c1", "--direction", "in", "--filter", "icmp", "--count", "1")
 	if !strings.Contains(out, " c1       in   02:00:00:00:00:01 > 02:00:00:00:00:02 IPv4 10.1.0.2 > 10.1.0.3 ttl 64 ICMP echo request") ||
-		!strings.Contains(out, "forward blue known_unicast → c2\n") || !strings.Contains(errs, "1 packets captured, 0 lost") {
+		!strings.Contains(out, "forward blue known_unicast → c2\n") || !strings.Contains(errs, "1 packet captured, 0 lost") {
 		t.Errorf("got %s%s", out, errs)
 	}
 	out, _ = wait("--drops", "--count", "1")

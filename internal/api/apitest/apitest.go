@@ -8,6 +8,7 @@ package apitest
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"iter"
@@ -365,7 +366,7 @@ func (s *Switch) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 			Verdict: frame.Verdict{Action: frame.Flood, Reason: frame.BroadcastAddr, VID: 10}, Decision: "flood blue broadcast → c2"}
 		if r.JSON {
 			err := api.Encode(w, api.Captured{Kind: "packet", Time: p.Time, Host: "h128", Port: "c1", Direction: p.Direction.String(), Length: p.Len,
-				Network: "blue", VLAN: 10, Action: "flood", Reason: "broadcast", Decision: p.Decision, Data: p.Data})
+				Network: "blue", VLAN: 10, Action: "flood", Reason: "broadcast", Decision: p.Decision, Data: hex.EncodeToString(p.Data)})
 			if err != nil {
 				return err
 			}
