@@ -31,6 +31,15 @@ const (
 	orderTimeout = 5 * time.Minute
 )
 
+// askTries is how often a question is asked of a switch that hangs up.
+const askTries = 5
+
+// hungUp is the *Error of a call whose connection ended without an answer.
+type hungUp struct{ error }
+
+// Unwrap returns the *Error.
+func (h hungUp) Unwrap() error { return h.error }
+
 // Client asks one running switch. Its methods are those of Backend; their
 // errors are *Error.
 type Client struct {
@@ -203,7 +212,20 @@ func decodeEvents(r io.Reader, yield func(Event, error) bool) error {
 }
 
 func ask[A any](ctx context.Context, c *Client, path string) (A, error) {
-	return answer[A](ctx, c, http.MethodGet, path, nil)
+	a, err := answer[A](ctx, c, http.MethodGet, path, nil)
+	// A worker that is being replaced may hang up on a connection that it has
+	// just accepted. The next one answers, and asking again does no harm.
+	for try := 1; try < askTries; try++ {
+		if _, ok := errors.AsType[hungUp](err); !ok {
+			break
+		}
+		c.Close()
+		a, err = answer[A](ctx, c, http.MethodGet, path, nil)
+	}
+	if h, ok := errors.AsType[hungUp](err); ok {
+		err = h.error
+	}
+	return a, err
 }
 
 func tell[A any](ctx context.Context, c *Client, path string, q any) (A, error) {
@@ -242,6 +264,9 @@ func (c *Client) call(ctx context.Context, method, path string, q io.Reader) (io
 		by = &c.orders
 	}
 	resp, err := by.Do(r)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil, hungUp{c.unreachable(err)}
+	}
 	if err != nil {
 		return nil, c.unreachable(err)
 	}

@@ -50,6 +50,7 @@ type Daemon struct {
 	eff   *config.Config // with every default filled in
 	st    state
 	ports map[string]*port
+	looks int // at the ports' health
 }
 
 // port is one configured port and what became of it.

@@ -17,6 +17,10 @@ import (
 // stays down after its cause has gone.
 const healthEvery = time.Second
 
+// nameEvery is after how many looks a port's name has been looked at once: it
+// takes a system call a port, and a rename changes nothing for the frames.
+const nameEvery = 4
+
 // onSwitchEvent is called by a goroutine of the switch, which must not wait for
 // changes: ports that went down are seen to by watchHealth.
 func (d *Daemon) onSwitchEvent(e vswitch.Event) {
@@ -117,6 +121,7 @@ func (d *Daemon) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
+	d.looks++
 	d.releaseLost()
 	var taps, others []*port
 	var fds []int
@@ -179,9 +184,11 @@ func (d *Daemon) judge(p *port, s tap.State) {
 			break // of a veth the ends decide
 		}
 		d.changed(p, "", "")
-		p.renamed = ""
-		if name, err := tap.Name(p.fd); err == nil && name != p.reply.Device {
-			p.renamed = name
+		if int(p.id)%nameEvery == d.looks%nameEvery {
+			p.renamed = ""
+			if name, err := tap.Name(p.fd); err == nil && name != p.reply.Device {
+				p.renamed = name
+			}
 		}
 	}
 	if q, ok := p.queue.(*tap.Queue); ok && q.GSORefused() && !p.plain {

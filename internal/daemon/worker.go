@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,6 +172,7 @@ func (d *Daemon) serve(g keeper.Greeting) error {
 	if err := d.keeper.Ready(); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what starting took is not needed again
 	d.log.Info("forwarding", "generation", d.generation, "pid", os.Getpid())
 	d.hub.publish(api.Event{Kind: "worker", What: fmt.Sprintf("worker %d forwards (generation %d)", os.Getpid(), d.generation)})
 	var err error

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -261,80 +260,5 @@ func TestPolicyStations(t *testing.T) {
 			t.Error("history doesn't say that the station aged")
 		}
 		b.becomes(t, "d", switchtest.UDPFrame(station(9), station(5), switchtest.Pattern(88)), "flood unknown_unicast", "c", "e")
-	})
-}
-
-// TestPolicyLoop makes a loop on purpose, two cables between two networks of
-// one switch that are the same network outside, and looks at what cuts it.
-func TestPolicyLoop(t *testing.T) {
-	file := func(t *testing.T, profile string) string {
-		one, two := cable(t, nil, "back1"), cable(t, nil, "back2")
-		return "profile: " + profile + "\nnetworks: {blue: {vlan: 10}, red: {vlan: 20}}\nports:\n" +
-			"  b1: {device: {name: " + one + "}, access: blue}\n  r1: {device: {name: back1}, access: red}\n" +
-			"  b2: {device: {name: " + two + "}, access: blue}\n  r2: {device: {name: back2}, access: red}\n" +
-			"  c: {host: {ifname: tap-loop}, access: blue}\n"
-	}
-	shout := func(t *testing.T) time.Time {
-		raw, err := switchtest.OpenRawEnd("tap-loop", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { raw.Close() })
-		begin := time.Now()
-		if err := raw.Send(frame.Frame{Data: hello(1)}); err != nil {
-			t.Fatal(err)
-		}
-		return begin
-	}
-	t.Run("strict", func(t *testing.T) {
-		n := start(t, file(t, "strict"))
-		c := api.Dial(n.socket)
-		defer c.Close()
-		cut := make(chan api.Event, 8)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go func() {
-			for e, err := range c.Events(ctx, []string{"loop"}) {
-				if err == nil {
-					cut <- e
-				}
-			}
-		}()
-		begin := shout(t)
-		var s api.Status
-		n.until("status names the loop", func() bool {
-			n.json(&s, "status")
-			return len(s.Problems) > 0
-		})
-		t.Logf("status names the loop after %v: %s", time.Since(begin), s.Problems[0].What)
-		if !strings.Contains(s.Problems[0].What, "loop") {
-			t.Errorf("status says %+v", s.Problems)
-		}
-		n.quiet() // the loop is dead: nothing moves
-		select {
-		case e := <-cut:
-			t.Logf("cut %v after the first frame: %s", e.Time.Sub(begin), e.What)
-			if e.Port == "" || !strings.Contains(e.What, e.Port) {
-				t.Errorf("event %+v names no port", e)
-			}
-		case <-time.After(patience):
-			t.Error("no event of the loop")
-		}
-		conserved(t, n)
-	})
-	t.Run("lab", func(t *testing.T) {
-		n := start(t, file(t, "lab"))
-		shout(t)
-		rx := func() uint64 {
-			var s api.Stats
-			n.json(&s, "stats")
-			return s.RxFrames
-		}
-		n.until("frames go round and round", func() bool { return rx() > 20000 })
-		var s api.Status
-		n.json(&s, "status")
-		if len(s.Problems) != 0 {
-			t.Errorf("lab cuts: %+v", s.Problems)
-		}
 	})
 }

@@ -32,15 +32,6 @@ func (e *end) do(fn func() error) error {
 	return e.ns.Handle.Do(fn)
 }
 
-// run runs a program where the end's interface is.
-func (e *end) run(t *testing.T, cmd ...string) string {
-	t.Helper()
-	if e.ns != nil {
-		return e.ns.Run(cmd...)
-	}
-	return here(t, cmd...)
-}
-
 // portKinds are all ways in which a container can be wired.
 var portKinds = []string{"tap", "tap-plain", "veth", "device", "host", "adopt"}
 

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/api"
@@ -111,7 +112,7 @@ func TestContainersOffloads(t *testing.T) {
 		{"tx", "off"}, {"tx", "on", "tso", "off", "gso", "off"}, {"gso", "on", "tso", "off"},
 		{"tso", "on", "gso", "on", "gro", "off"}, {"tx", "off", "tso", "off", "gso", "off", "gro", "off", "rx", "off"},
 	} {
-		t.Run(joinWords(set), func(t *testing.T) {
+		t.Run(strings.Join(set, " "), func(t *testing.T) {
 			for _, e := range []*end{a, c} {
 				// Not every word is free for every driver; what it takes counts.
 				_, _ = e.ns.Try(append([]string{"ethtool", "-K", e.dev}, set...)...)

@@ -62,15 +62,16 @@ type Devices interface {
 
 // keeper is owned by the goroutine of loop; the others only post to it.
 type keeper struct {
-	opts   Options
-	log    *slog.Logger
-	dev    Devices
-	site   *site
-	exe    int // the file that workers are started from
-	fdb    memory
-	held   map[string]*Held
-	events chan func()
-	ended  chan struct{} // closed when nobody takes events any more
+	opts    Options
+	log     *slog.Logger
+	dev     Devices
+	site    *site
+	exe     int // the file that workers are started from
+	fdb     memory
+	held    map[string]*Held
+	reserve reserve
+	events  chan func()
+	ended   chan struct{} // closed when nobody takes events any more
 
 	generation uint64
 	alive      map[*worker]bool
@@ -123,11 +124,13 @@ func open(o Options) (*keeper, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.release(false))
 	}
-	return &keeper{
+	k := &keeper{
 		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory,
 		held: make(map[string]*Held), alive: make(map[*worker]bool),
 		events: make(chan func()), ended: make(chan struct{}),
-	}, nil
+	}
+	k.reserve.fill(exe)
+	return k, nil
 }
 
 func (o *Options) complete() error {
@@ -234,6 +237,7 @@ func (k *keeper) stop() {
 // forward leaves the state file, and the interfaces that it hasn't opened, to
 // the next attempt.
 func (k *keeper) cleanUp() error {
+	defer k.reserve.giveUp()
 	errs := k.removeAll()
 	if k.ready {
 		if _, err := k.dev.Sweep(func(string) bool { return false }); err != nil {
@@ -256,6 +260,7 @@ const removers = 32
 
 // removeAll removes every held port.
 func (k *keeper) removeAll() []error {
+	k.reserve.giveUp()
 	names := slices.Sorted(maps.Keys(k.held))
 	errs := make([]error, len(names))
 	var work sync.WaitGroup
@@ -273,12 +278,15 @@ func (k *keeper) removeAll() []error {
 	close(next)
 	work.Wait()
 	for i, name := range names {
-		if errs[i] != nil {
-			errs[i] = fmt.Errorf("remove port %s: %w", name, errs[i])
-			continue
+		if errs[i] == nil {
+			k.drop(name)
+			k.log.Info("port removed", "port", name)
 		}
-		k.drop(name)
-		k.log.Info("port removed", "port", name)
+	}
+	for i, name := range names {
+		if errs[i] != nil {
+			errs[i] = k.remove(name) // alone it needs fewer descriptors than with others
+		}
 	}
 	return errs
 }

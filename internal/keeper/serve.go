@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -279,6 +280,8 @@ func (k *keeper) remove(name string) error {
 	if h == nil {
 		return nil
 	}
+	k.reserve.giveUp()
+	defer k.reserve.fill(k.exe)
 	if err := k.dev.Remove(*h); err != nil {
 		return fmt.Errorf("remove port %s: %w", name, err)
 	}
@@ -385,6 +388,7 @@ func (k *keeper) sayReady() error {
 	if err := notify("READY=1"); err != nil {
 		k.log.Warn("notify service manager", "err", err)
 	}
+	debug.FreeOSMemory() // what opening the first ports took is not needed again
 	return nil
 }
 
