@@ -128,7 +128,10 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := http.NewResponseController(w)
-	_ = c.SetWriteDeadline(time.Time{}) // a writer without deadlines is one of a test
+	// A writer without deadlines is one of a test. When the server closes, a
+	// caller that doesn't read must not hold up the next worker.
+	_ = c.SetWriteDeadline(time.Time{})
+	defer context.AfterFunc(r.Context(), func() { _ = c.SetWriteDeadline(time.Now()) })()
 	w.Header().Set("Content-Type", "application/x-pcapng")
 	if q.JSON {
 		w.Header().Set("Content-Type", "application/x-ndjson")

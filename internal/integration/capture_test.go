@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -281,6 +282,50 @@ func TestCaptureStalledReader(t *testing.T) {
 		return lost > 0
 	})
 	t.Logf("%d packets lost by the stalled reader", lost)
+}
+
+// TestCaptureUpgrade: a capture goes on with the next worker, and one that
+// nobody reads holds nothing up.
+func TestCaptureUpgrade(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	file, stalled := filepath.Join(n.dir, "f.pcapng"), filepath.Join(n.dir, "fifo")
+	if err := unix.Mkfifo(stalled, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hold, err := os.OpenFile(stalled, os.O_RDWR, 0) // open, so that the writer starts, and never read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.Close()
+	stuck := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", stalled)
+	if err := stuck.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stuck.Process.Kill(); _ = stuck.Wait() }()
+	n.until("the first capture has begun", func() bool {
+		out, err := a.Try("ping", "-n", "-q", "-f", "-c", "3000", "-s", "1400", "10.1.0.3") // 18 MB: more than all buffers
+		if err != nil {
+			t.Fatalf("ping: %v\n%s", err, out)
+		}
+		queued, err := unix.IoctlGetInt(int(hold.Fd()), unix.TIOCINQ) // of the pipe: FIONREAD
+		return err == nil && queued > 32<<10
+	})
+	r := n.record(file, "--filter", "udp port 7000")
+	f := startFlow(t, a, b, "10.1.0.3")
+	n.grows(file, "udp", 20)
+	n.cli("upgrade")
+	f.pass(500)
+	longest := f.finish()
+	n.grows(file, "udp", 2*500)
+	if out := r.stop(); !strings.Contains(out, "the worker was replaced") {
+		t.Errorf("the command says %q", out)
+	}
+	t.Logf("the longest wait was %v", longest)
+	if longest > time.Second {
+		t.Errorf("a datagram waited %v for the next worker", longest)
+	}
 }
 
 // TestCaptureHostile: ten thousand malformed frames through a captured port: the
