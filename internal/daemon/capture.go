@@ -36,6 +36,9 @@ func (d *Daemon) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 	if c.Direction = dir; !ok {
 		return nil, api.Errorf(api.CodeInvalid, "direction %q: want in, out or both", clip(r.Direction))
 	}
+	if r.Snaplen < 0 || r.Snaplen > 0 && r.Snaplen < capture.MinSnap {
+		return nil, api.Errorf(api.CodeInvalid, "snaplen %d: at least %d octets are kept of each packet", r.Snaplen, capture.MinSnap)
+	}
 	if r.Filter != "" {
 		p, err := filter.Compile(r.Filter)
 		if err != nil {
