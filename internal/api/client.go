@@ -148,17 +148,22 @@ func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
 	if err != nil || r.NewPID != 0 {
 		return r, err
 	}
-	c.Close() // what is open belongs to the old worker
-	status, err := c.Status(ctx)
-	if err != nil {
-		return r, err
+	for {
+		c.Close() // what is open belongs to the old worker
+		stats, err := c.Stats(ctx)
+		if err != nil {
+			return r, err
+		}
+		if stats.PID == r.OldPID {
+			continue // it is on its way out, and still answers
+		}
+		status, err := c.Status(ctx)
+		if err != nil {
+			return r, err
+		}
+		r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
+		return r, nil
 	}
-	stats, err := c.Stats(ctx)
-	if err != nil {
-		return r, err
-	}
-	r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
-	return r, nil
 }
 
 // Events yields what happens, as it happens, until ctx or the loop ends. When
