@@ -206,6 +206,14 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// known refuses a name that is none of names.
+func known(kind, name string, names []string) error {
+	if slices.Contains(names, name) {
+		return nil
+	}
+	return notFound(kind, name, names)
+}
+
 // notFound is the error for a name that is none of those known.
 func notFound(kind, name string, known []string) error {
 	e := api.Errorf(api.CodeNotFound, "no %s %q", kind, name)

@@ -209,7 +209,7 @@ func (d *Daemon) handOver() {
 func (d *Daemon) close() {
 	d.stopHealth.Do(func() { close(d.healthQuit) })
 	if d.sw != nil {
-		d.hub.onFrame = nil
+		d.hub.unwatch()
 		if err := d.sw.Close(); err != nil {
 			d.log.Warn("close switch", "err", err)
 		}
