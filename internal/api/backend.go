@@ -40,6 +40,9 @@ type Error struct {
 	Code int    `json:"code"` // 1 failed, 2 invalid, 4 not permitted, 5 not found, 6 conflict
 	Msg  string `json:"error"`
 	Hint string `json:"hint,omitempty"`
+	// Retry says that the same request will be taken before long; Client sends
+	// it again by itself.
+	Retry bool `json:"retry,omitempty"`
 }
 
 // Error implements error.

@@ -233,13 +233,30 @@ func ask[A any](ctx context.Context, c *Client, path string) (A, error) {
 	return a, err
 }
 
+// retryFor bounds how long a request that was put off is sent again, and
+// retryEvery how often.
+const (
+	retryFor   = 15 * time.Second
+	retryEvery = 50 * time.Millisecond
+)
+
 func tell[A any](ctx context.Context, c *Client, path string, q any) (A, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		var a A
 		return a, Errorf(CodeInvalid, "write request: %v", err)
 	}
-	return answer[A](ctx, c, http.MethodPost, path, bytes.NewReader(body))
+	for end := time.Now().Add(retryFor); ; {
+		a, err := answer[A](ctx, c, http.MethodPost, path, bytes.NewReader(body))
+		if e, ok := errors.AsType[*Error](err); !ok || !e.Retry || time.Now().After(end) {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(retryEvery):
+		}
+	}
 }
 
 func answer[A any](ctx context.Context, c *Client, method, path string, q io.Reader) (A, error) {

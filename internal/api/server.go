@@ -127,7 +127,7 @@ func (s *Server) reply(w http.ResponseWriter, v any, err error) {
 // fail sends err with the status of its code.
 func (s *Server) fail(w http.ResponseWriter, err error) {
 	e := AsError(err)
-	s.send(w, status(e.Code), Error{Code: e.Code, Msg: Clean(e.Msg), Hint: Clean(e.Hint)})
+	s.send(w, status(e.Code), Error{Code: e.Code, Msg: Clean(e.Msg), Hint: Clean(e.Hint), Retry: e.Retry})
 }
 
 func (s *Server) send(w http.ResponseWriter, status int, v any) {

@@ -28,7 +28,9 @@ func (d *Daemon) Apply(_ context.Context, r api.ApplyRequest) (api.ApplyReply, e
 	if err != nil {
 		return api.ApplyReply{}, invalid(err)
 	}
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return api.ApplyReply{}, err
+	}
 	defer d.mu.Unlock()
 	for port, rec := range d.st.Ports {
 		if rec.Attached == "" {
@@ -73,7 +75,9 @@ func (d *Daemon) reply(lines []string, err error) (api.ApplyReply, error) {
 
 // Item implements api.Backend: one network, port or static entry.
 func (d *Daemon) Item(_ context.Context, r api.ItemRequest) (api.ApplyReply, error) {
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return api.ApplyReply{}, err
+	}
 	defer d.mu.Unlock()
 	if r.Op != "add" && r.Op != "set" && r.Op != "rm" {
 		return api.ApplyReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("operation %q: want add, set or rm", clip(r.Op))}
@@ -135,6 +139,11 @@ func (d *Daemon) checkPort(r api.ItemRequest) error {
 	if err != nil {
 		return invalid(err)
 	}
+	for _, n := range p.Networks() {
+		if _, ok := d.cfg.Networks[n]; !ok {
+			return d.noNetwork(n)
+		}
+	}
 	return d.owner(r.Name, p)
 }
 
@@ -148,6 +157,9 @@ func (d *Daemon) checkFDB(r api.ItemRequest) (done bool, err error) {
 	vid := d.st.VLANs[e.Network]
 	if vid == 0 {
 		return false, d.noNetwork(e.Network)
+	}
+	if _, ok := d.cfg.Ports[e.Port]; r.Op == "add" && !ok {
+		return false, d.noPort(e.Port)
 	}
 	at := slices.IndexFunc(d.cfg.FDB, func(x config.FDBEntry) bool { return x.Network == e.Network && x.MAC == e.MAC })
 	switch {
@@ -230,7 +242,9 @@ func foreign(p *config.Port) string {
 
 // Attach implements api.Backend.
 func (d *Daemon) Attach(_ context.Context, r api.AttachRequest) (api.Port, error) {
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return api.Port{}, err
+	}
 	defer d.mu.Unlock()
 	p, err := attachment(r)
 	if err != nil {
@@ -325,7 +339,9 @@ func (d *Daemon) portName(label, ifname string) string {
 
 // Detach implements api.Backend.
 func (d *Daemon) Detach(_ context.Context, r api.DetachRequest) error {
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return err
+	}
 	defer d.mu.Unlock()
 	ifname := r.Ifname
 	if ifname == "" {
