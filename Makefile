@@ -52,8 +52,9 @@ bench: build ## the switch beside the kernel's bridge, in one run; ratios
 bench-compare: ## micro-benchmarks of two commits: make bench-compare OLD=REV NEW=REV
 	.ci/bench-compare $(OLD) $(NEW)
 
-demo: setup build ## three containers on a switch: pings, floods, learning, and why
+demo: setup build ## three containers on a switch, then two hosts: pings, floods, learning, TTLs, and why
 	@docs/demo/one-host.sh $(BIN)
+	@docs/demo/two-hosts.sh $(BIN)
 
 cover: ## coverage of each package, and cover.html
 	$(GO) test -coverprofile=cover.out ./... && $(GO) tool cover -html=cover.out -o cover.html

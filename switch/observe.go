@@ -2,28 +2,15 @@ package vswitch
 
 import (
 	"slices"
-	"time"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
 // Copy is one copy of an observed or explained frame.
-type Copy struct {
-	Port frame.PortID
-	// Tag is the tag it carries on the wire; the zero Tag is none.
-	Tag frame.Tag
-	// Refused is why the copy did not leave, ReasonNone when it did.
-	Refused frame.Reason
-}
+type Copy = frame.Copy
 
 // Observation is one frame and what became of it.
-type Observation struct {
-	Time    time.Time // of the wake-up that brought the frame
-	In      frame.PortID
-	Frame   *frame.Frame
-	Verdict frame.Verdict
-	Copies  []Copy
-}
+type Observation = frame.Observation
 
 // Observer watches frames. Observe is called by the loops, several at once,
 // after the frame's copies were sent or refused. It must neither block nor take

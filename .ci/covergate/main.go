@@ -1,5 +1,6 @@
 // Command covergate reads cover.out and fails when the statements of a guarded
-// package tree are covered less than the project promises.
+// package tree are covered less than the project promises. Where tests may be
+// skipped, that is without TAPESTRY_TEST_REQUIRE, it only reports.
 package main
 
 import (
@@ -32,6 +33,10 @@ func main() {
 		read(blocks, in.Text())
 	}
 	if !judge(blocks) {
+		if os.Getenv("TAPESTRY_TEST_REQUIRE") == "" {
+			fmt.Println("coverage is not judged here: tests were free to skip")
+			return
+		}
 		os.Exit(1)
 	}
 }

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 // TestTrafficCrossesTheBridge sends every kind of traffic for a fifth of a
 // second.
 func TestTrafficCrossesTheBridge(t *testing.T) {
-	netnstest.Require(t, "netns")
+	netnstest.Require(t, "root", "netns")
 	bridge, a, b := netnstest.New(t), netnstest.New(t), netnstest.New(t)
 	from, to := netip.MustParsePrefix("10.77.0.1/24"), netip.MustParsePrefix("10.77.0.2/24")
 	err := baseline.Build(bridge.Handle,

@@ -41,6 +41,9 @@ Without from and to, the addresses of the ports are used.`,
 			if err != nil {
 				return err
 			}
+			if err := known("port", in, c.portNames(cmd.Context())); err != nil {
+				return err
+			}
 			b, err := frameexpr.Parse(strings.Join(a, " "), environment(in, ports))
 			if err != nil {
 				return usagef(cmd, "%v", err)

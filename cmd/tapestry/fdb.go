@@ -31,6 +31,16 @@ func (c *cli) fdbLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if network != "" {
+				if err := known("network", network, c.networkNames(cmd.Context())); err != nil {
+					return err
+				}
+			}
+			if port != "" {
+				if err := known("port", port, c.portNames(cmd.Context())); err != nil {
+					return err
+				}
+			}
 			list := all[:0]
 			for _, e := range all {
 				if (network == "" || e.Network == network) && (port == "" || e.Port == port || e.Peer != "" && port == "peer/"+e.Peer) {

@@ -75,7 +75,7 @@ func (c *cli) commands() []*cobra.Command {
 	return []*cobra.Command{
 		c.up(), c.worker(), c.check(), c.apply(), c.upgrade(),
 		c.status(), c.stats(), c.events(), c.doctor(),
-		c.networkGroup(), c.portGroup(), c.attach(), c.detach(), c.fdbGroup(), c.peerGroup(), c.explain(),
+		c.networkGroup(), c.portGroup(), c.attach(), c.detach(), c.fdbGroup(), c.peerGroup(), c.explain(), c.capture(), c.extcap(),
 		c.bench(), c.benchInside(), c.benchTraffic(),
 		c.completion(), c.version(), c.generate(),
 	}
@@ -204,6 +204,14 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// known refuses a name that is none of names.
+func known(kind, name string, names []string) error {
+	if slices.Contains(names, name) {
+		return nil
+	}
+	return notFound(kind, name, names)
 }
 
 // notFound is the error for a name that is none of those known.

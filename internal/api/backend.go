@@ -31,6 +31,9 @@ type Backend interface {
 	// Events returns a stream that ends when ctx does. A reader that is too
 	// slow loses events; the stream says how many. kinds empty = all but frame.
 	Events(ctx context.Context, kinds []string) <-chan Event
+
+	// Capture validates r and readies a capture, which costs nothing until it runs.
+	Capture(r CaptureRequest) (CaptureRun, error)
 }
 
 // Error is an error with the contract's exit code.
@@ -38,6 +41,9 @@ type Error struct {
 	Code int    `json:"code"` // 1 failed, 2 invalid, 4 not permitted, 5 not found, 6 conflict
 	Msg  string `json:"error"`
 	Hint string `json:"hint,omitempty"`
+	// Retry says that the same request will be taken before long; Client sends
+	// it again by itself.
+	Retry bool `json:"retry,omitempty"`
 }
 
 // Error implements error.

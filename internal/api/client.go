@@ -31,6 +31,15 @@ const (
 	orderTimeout = 5 * time.Minute
 )
 
+// askTries is how often a question is asked of a switch that hangs up.
+const askTries = 5
+
+// hungUp is the *Error of a call whose connection ended without an answer.
+type hungUp struct{ error }
+
+// Unwrap returns the *Error.
+func (h hungUp) Unwrap() error { return h.error }
+
 // Client asks one running switch. Its methods are those of Backend; their
 // errors are *Error.
 type Client struct {
@@ -142,17 +151,22 @@ func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
 	if err != nil || r.NewPID != 0 {
 		return r, err
 	}
-	c.Close() // what is open belongs to the old worker
-	status, err := c.Status(ctx)
-	if err != nil {
-		return r, err
+	for {
+		c.Close() // what is open belongs to the old worker
+		stats, err := c.Stats(ctx)
+		if err != nil {
+			return r, err
+		}
+		if stats.PID == r.OldPID {
+			continue // it is on its way out, and still answers
+		}
+		status, err := c.Status(ctx)
+		if err != nil {
+			return r, err
+		}
+		r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
+		return r, nil
 	}
-	stats, err := c.Stats(ctx)
-	if err != nil {
-		return r, err
-	}
-	r.NewPID, r.Generation, r.Version = stats.PID, stats.Generation, status.Version
-	return r, nil
 }
 
 // Events yields what happens, as it happens, until ctx or the loop ends. When
@@ -206,8 +220,28 @@ func decodeEvents(r io.Reader, yield func(Event, error) bool) error {
 }
 
 func ask[A any](ctx context.Context, c *Client, path string) (A, error) {
-	return answer[A](ctx, c, http.MethodGet, path, nil)
+	a, err := answer[A](ctx, c, http.MethodGet, path, nil)
+	// A worker that is being replaced may hang up on a connection that it has
+	// just accepted. The next one answers, and asking again does no harm.
+	for try := 1; try < askTries; try++ {
+		if _, ok := errors.AsType[hungUp](err); !ok {
+			break
+		}
+		c.Close()
+		a, err = answer[A](ctx, c, http.MethodGet, path, nil)
+	}
+	if h, ok := errors.AsType[hungUp](err); ok {
+		err = h.error
+	}
+	return a, err
 }
+
+// retryFor bounds how long a request that was put off is sent again, and
+// retryEvery how often.
+const (
+	retryFor   = 15 * time.Second
+	retryEvery = 50 * time.Millisecond
+)
 
 func tell[A any](ctx context.Context, c *Client, path string, q any) (A, error) {
 	body, err := json.Marshal(q)
@@ -215,7 +249,17 @@ func tell[A any](ctx context.Context, c *Client, path string, q any) (A, error) 
 		var a A
 		return a, Errorf(CodeInvalid, "write request: %v", err)
 	}
-	return answer[A](ctx, c, http.MethodPost, path, bytes.NewReader(body))
+	for end := time.Now().Add(retryFor); ; {
+		a, err := answer[A](ctx, c, http.MethodPost, path, bytes.NewReader(body))
+		if e, ok := errors.AsType[*Error](err); !ok || !e.Retry || time.Now().After(end) {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(retryEvery):
+		}
+	}
 }
 
 func answer[A any](ctx context.Context, c *Client, method, path string, q io.Reader) (A, error) {
@@ -245,6 +289,9 @@ func (c *Client) call(ctx context.Context, method, path string, q io.Reader) (io
 		by = &c.orders
 	}
 	resp, err := by.Do(r)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return nil, hungUp{c.unreachable(err)}
+	}
 	if err != nil {
 		return nil, c.unreachable(err)
 	}

@@ -35,7 +35,7 @@ func AsError(err error) *Error {
 		return nil
 	}
 	if e, ok := errors.AsType[*Error](err); ok {
-		return &Error{Code: e.Code, Msg: err.Error(), Hint: e.Hint}
+		return &Error{Code: e.Code, Msg: err.Error(), Hint: e.Hint, Retry: e.Retry}
 	}
 	return &Error{Code: CodeFailed, Msg: err.Error()}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -37,9 +38,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	if err := c.Flush(); err != nil {
 		return
 	}
+	// When the server closes, a caller that doesn't read must not hold up the next
+	// worker: the deadline set last is this one, or the loop sees that it is over.
+	defer context.AfterFunc(r.Context(), func() { s.deadline(w, 0) })()
 	for e := range stream {
 		s.deadline(w, eventTimeout)
-		if Encode(w, e) != nil || c.Flush() != nil {
+		if r.Context().Err() != nil || Encode(w, e) != nil || c.Flush() != nil {
 			return
 		}
 	}

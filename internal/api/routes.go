@@ -29,6 +29,7 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/capture", s.capture)
 
 	ask := func(path string, params []string, answer func(q url.Values) (any, error)) {
 		mux.HandleFunc("GET /v1/"+path, func(w http.ResponseWriter, r *http.Request) {

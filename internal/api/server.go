@@ -32,6 +32,8 @@ type Server struct {
 	log     *slog.Logger
 	http    http.Server
 	streams chan struct{} // one token an event stream under way
+	// captures has one token a capture under way.
+	captures chan struct{}
 
 	// stop ends the event streams, which would otherwise never end.
 	stop func()
@@ -44,7 +46,7 @@ type Server struct {
 // serves nothing until Serve.
 func NewServer(backend Backend, log *slog.Logger) *Server {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{backend: backend, log: log, stop: stop, streams: make(chan struct{}, maxStreams)}
+	s := &Server{backend: backend, log: log, stop: stop, streams: make(chan struct{}, maxStreams), captures: make(chan struct{}, maxCaptures)}
 	s.http = http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadTimeout:       readTimeout,
@@ -125,7 +127,7 @@ func (s *Server) reply(w http.ResponseWriter, v any, err error) {
 // fail sends err with the status of its code.
 func (s *Server) fail(w http.ResponseWriter, err error) {
 	e := AsError(err)
-	s.send(w, status(e.Code), Error{Code: e.Code, Msg: Clean(e.Msg), Hint: Clean(e.Hint)})
+	s.send(w, status(e.Code), Error{Code: e.Code, Msg: Clean(e.Msg), Hint: Clean(e.Hint), Retry: e.Retry})
 }
 
 func (s *Server) send(w http.ResponseWriter, status int, v any) {

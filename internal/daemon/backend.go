@@ -34,15 +34,15 @@ func (d *Daemon) Status() api.Status {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.ports)) {
 		p := d.ports[name]
-		if p.up() && p.cut == "" {
+		if p.up() && d.cutText(p) == "" {
 			s.Ports.Up++
 			if p.renamed != "" {
-				s.Problems = append(s.Problems, p.problem())
+				s.Problems = append(s.Problems, d.problem(p))
 			}
 			continue
 		}
 		s.Ports.Down++
-		s.Problems = append(s.Problems, p.problem())
+		s.Problems = append(s.Problems, d.problem(p))
 	}
 	d.peersStatus(&s)
 	if s.FDB.Entries*10 >= s.FDB.Limit*9 {
@@ -60,9 +60,9 @@ func (d *Daemon) Status() api.Status {
 	return s
 }
 
-func (p *port) problem() api.Problem {
-	if p.cut != "" {
-		return api.Problem{What: p.cut, Hint: "take the second path between its networks away; the port opens by itself"}
+func (d *Daemon) problem(p *port) api.Problem {
+	if d.cutText(p) != "" {
+		return api.Problem{What: d.cutText(p), Hint: "take the second path between its networks away; the port opens by itself"}
 	}
 	if p.up() {
 		return api.Problem{What: fmt.Sprintf("port %s: %s", p.name, p.renaming()), Hint: fmt.Sprintf("ip link set %s name %s", p.renamed, p.reply.Device)}
@@ -161,8 +161,8 @@ func (d *Daemon) portRow(name string) api.Port {
 	}
 	if !p.up() {
 		row.State, row.Reason = "down", p.reason
-	} else if p.cut != "" {
-		row.State, row.Reason = "down", p.cut
+	} else if d.cutText(p) != "" {
+		row.State, row.Reason = "down", d.cutText(p)
 	} else if p.renamed != "" {
 		row.Reason = p.renaming()
 	}
@@ -394,13 +394,32 @@ func (d *Daemon) Events(ctx context.Context, kinds []string) <-chan api.Event {
 }
 
 // Upgrade implements api.Backend. When it returns without an error another
-// worker stands by, and this one ends as soon as the answer is out. It takes no
-// lock: questions are answered meanwhile, and what is changed until this worker
-// has ended is in the state file, which the next one reads only then.
+// worker stands by, and this one ends as soon as the answer is out. Changes are
+// put off meanwhile; questions are answered.
 func (d *Daemon) Upgrade(ctx context.Context) (api.UpgradeReply, error) {
+	d.mu.Lock() // a change under way comes to its end first
+	busy := !d.upgrading.CompareAndSwap(false, true)
+	d.mu.Unlock()
+	if busy {
+		return api.UpgradeReply{}, errUpgrading
+	}
 	if err := d.keeper.Upgrade(ctx); err != nil {
+		d.upgrading.Store(false)
 		return api.UpgradeReply{}, refusal("the worker in force goes on", err)
 	}
 	d.handOver()
 	return api.UpgradeReply{OldPID: os.Getpid(), Generation: d.generation + 1}, nil
+}
+
+// errUpgrading puts a change off until the next worker is there to make it.
+var errUpgrading = &api.Error{Code: api.CodeConflict, Msg: "an upgrade is under way", Hint: "try again in a second", Retry: true}
+
+// begin takes the lock for a change, unless an upgrade is under way.
+func (d *Daemon) begin() error {
+	d.mu.Lock()
+	if d.upgrading.Load() {
+		d.mu.Unlock()
+		return errUpgrading
+	}
+	return nil
 }

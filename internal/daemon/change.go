@@ -28,7 +28,9 @@ func (d *Daemon) Apply(_ context.Context, r api.ApplyRequest) (api.ApplyReply, e
 	if err != nil {
 		return api.ApplyReply{}, invalid(err)
 	}
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return api.ApplyReply{}, err
+	}
 	defer d.mu.Unlock()
 	for port, rec := range d.st.Ports {
 		if rec.Attached == "" {
@@ -73,7 +75,9 @@ func (d *Daemon) reply(lines []string, err error) (api.ApplyReply, error) {
 
 // Item implements api.Backend: one network, port or static entry.
 func (d *Daemon) Item(_ context.Context, r api.ItemRequest) (api.ApplyReply, error) {
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return api.ApplyReply{}, err
+	}
 	defer d.mu.Unlock()
 	if r.Op != "add" && r.Op != "set" && r.Op != "rm" {
 		return api.ApplyReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("operation %q: want add, set or rm", clip(r.Op))}
@@ -118,15 +122,29 @@ func (d *Daemon) checkNetwork(r api.ItemRequest) error {
 
 func (d *Daemon) checkPort(r api.ItemRequest) error {
 	_, exists := d.cfg.Ports[r.Name]
-	if err := d.checkOp(r, exists, d.noPort); err != nil || r.Op == "rm" {
+	if err := d.checkOp(r, exists, d.noPort); err != nil {
 		return err
 	}
-	if r.Op == "set" {
+	switch r.Op {
+	case "rm":
+		for _, e := range d.cfg.FDB {
+			if e.Port == r.Name {
+				return &api.Error{Code: 6, Msg: fmt.Sprintf("port %s: the static entry %s of network %s names it", r.Name, e.MAC, e.Network),
+					Hint: fmt.Sprintf("tapestry fdb rm %s %s", e.Network, e.MAC)}
+			}
+		}
+		return nil
+	case "set":
 		return nil
 	}
 	p, err := config.ParsePort(r.Name, r.YAML)
 	if err != nil {
 		return invalid(err)
+	}
+	for _, n := range p.Networks() {
+		if _, ok := d.cfg.Networks[n]; !ok {
+			return d.noNetwork(n)
+		}
 	}
 	return d.owner(r.Name, p)
 }
@@ -152,6 +170,9 @@ func (d *Daemon) checkFDB(r api.ItemRequest) (done bool, err error) {
 	if vid == 0 {
 		return false, d.noNetwork(e.Network)
 	}
+	if _, ok := d.cfg.Ports[e.Port]; r.Op == "add" && !ok {
+		return false, d.noPort(e.Port)
+	}
 	at := slices.IndexFunc(d.cfg.FDB, func(x config.FDBEntry) bool { return x.Network == e.Network && x.MAC == e.MAC })
 	switch {
 	case r.Op == "rm" && at < 0 && d.table.Delete(fdb.MakeKey(vid, e.MAC)):
@@ -169,7 +190,11 @@ func (d *Daemon) checkFDB(r api.ItemRequest) (done bool, err error) {
 func (d *Daemon) checkOp(r api.ItemRequest, exists bool, missing func(string) error) error {
 	switch {
 	case r.Op == "add" && exists:
-		return &api.Error{Code: 6, Msg: fmt.Sprintf("%s %s exists already", r.Kind, r.Name), Hint: fmt.Sprintf("tapestry %s set %s … changes it", r.Kind, r.Name)}
+		hint := "`tapestry apply` changes it"
+		if r.Kind == "port" {
+			hint = fmt.Sprintf("tapestry port set %s … changes it", r.Name)
+		}
+		return &api.Error{Code: 6, Msg: fmt.Sprintf("%s %s exists already", r.Kind, r.Name), Hint: hint}
 	case r.Op != "add" && !exists:
 		return missing(r.Name)
 	}
@@ -178,29 +203,31 @@ func (d *Daemon) checkOp(r api.ItemRequest, exists bool, missing func(string) er
 
 // owner refuses a port whose address, MAC or interface another port has.
 func (d *Daemon) owner(name string, p *config.Port) error {
-	mine := p.Interface()
-	if mine == nil {
-		return nil
-	}
 	for _, other := range slices.Sorted(maps.Keys(d.cfg.Ports)) {
-		theirs := d.cfg.Ports[other].Interface()
-		if other == name || theirs == nil {
+		if other == name {
 			continue
 		}
-		sameNetwork := slices.ContainsFunc(p.Networks(), func(n string) bool { return slices.Contains(d.cfg.Ports[other].Networks(), n) })
-		if what := common(mine, theirs, sameNetwork); what != "" {
+		if what := common(p, d.cfg.Ports[other]); what != "" {
 			return &api.Error{Code: 6, Msg: fmt.Sprintf("port %s: %s belongs to port %s already", name, what, other), Hint: "tapestry port show " + other}
 		}
 	}
 	return nil
 }
 
-// common names what two interfaces can't both have, or "". Two networks may use
-// the same addresses.
-func common(a, b *config.Interface, sameNetwork bool) string {
+// common names what two ports can't both have, or "". Two networks may use the
+// same addresses.
+func common(p, q *config.Port) string {
+	if name := foreign(p); name != "" && name == foreign(q) {
+		return "interface " + name
+	}
+	a, b := p.Interface(), q.Interface()
+	if a == nil || b == nil {
+		return ""
+	}
 	if a.MAC == b.MAC && !a.MAC.IsZero() {
 		return "MAC " + a.MAC.String()
 	}
+	sameNetwork := slices.ContainsFunc(p.Networks(), func(n string) bool { return slices.Contains(q.Networks(), n) })
 	for _, x := range a.Address {
 		for _, y := range b.Address {
 			if sameNetwork && x.Addr() == y.Addr() {
@@ -214,9 +241,22 @@ func common(a, b *config.Interface, sameNetwork bool) string {
 	return ""
 }
 
+// foreign is the existing interface that a port takes, or "".
+func foreign(p *config.Port) string {
+	switch {
+	case p.Device != nil:
+		return p.Device.Name
+	case p.Veth != nil:
+		return p.Veth.Adopt
+	}
+	return ""
+}
+
 // Attach implements api.Backend.
 func (d *Daemon) Attach(_ context.Context, r api.AttachRequest) (api.Port, error) {
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return api.Port{}, err
+	}
 	defer d.mu.Unlock()
 	p, err := attachment(r)
 	if err != nil {
@@ -311,7 +351,9 @@ func (d *Daemon) portName(label, ifname string) string {
 
 // Detach implements api.Backend.
 func (d *Daemon) Detach(_ context.Context, r api.DetachRequest) error {
-	d.mu.Lock()
+	if err := d.begin(); err != nil {
+		return err
+	}
 	defer d.mu.Unlock()
 	ifname := r.Ifname
 	if ifname == "" {

@@ -75,6 +75,9 @@ func (d *Daemon) takeOver(held []keeper.Held) {
 		req := request(d.eff, name)
 		p := newPort(name, d.st.Ports[name].ID, req)
 		p.netns = d.st.Ports[name].NetnsID
+		// A port that the worker before found to refuse GSO frames stays plain.
+		p.plain = h.Request.NoGSO && !req.NoGSO
+		h.Request.NoGSO = req.NoGSO
 		if !sameRequest(h.Request, req) {
 			closeFD(h.FD) // opening it brings the differences into force
 			continue

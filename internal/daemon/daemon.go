@@ -31,7 +31,6 @@ type Daemon struct {
 	log        *slog.Logger
 
 	table      *fdb.Table
-	tableMem   []byte
 	tableLimit int
 	sw         *vswitch.Switch
 	frames     *frameWatch
@@ -42,8 +41,12 @@ type Daemon struct {
 	healthQuit chan struct{}
 	stopHealth sync.Once
 	quit       chan struct{} // closed when another worker takes over
+	upgrading  atomic.Bool   // from the order until it fails: no changes
 	upgraded   atomic.Bool
 	work       sync.WaitGroup
+
+	cutsMu sync.Mutex
+	cuts   map[frame.PortID]string // what the loop guard says of the ports it has cut
 
 	// mu serialises changes and guards what follows.
 	mu    sync.Mutex
@@ -72,7 +75,6 @@ type port struct {
 	hint    string
 	since   time.Time // of up or down
 	heals   uint64    // how often it came back
-	cut     string    // what the loop guard says; empty = not cut
 	renamed string    // what its interface is called now; empty = as it was opened
 
 	plain  bool   // the kernel refused a GSO write: opened without offloads

@@ -14,7 +14,6 @@ import (
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
-	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
@@ -153,25 +152,6 @@ ports:
 	}
 }
 
-func TestDecisionText(t *testing.T) {
-	n := names{ports: map[frame.PortID]string{1: "c1", 2: "c2"}, networks: map[frame.VID]string{10: "blue"}}
-	for want, c := range map[string]struct {
-		v      frame.Verdict
-		copies []vswitch.Copy
-		more   int
-	}{
-		"drop tag_not_accepted": {v: frame.Verdict{Reason: frame.TagNotAccepted}},
-		"flood blue unknown_unicast → c1,c2(mtu_exceeded),#9 and 3 more": {
-			v:      frame.Verdict{Action: frame.Flood, Reason: frame.UnknownUnicast, VID: 10},
-			copies: []vswitch.Copy{{Port: 1}, {Port: 2, Refused: frame.MTUExceeded}, {Port: 9}}, more: 3},
-		"forward vlan7 known_unicast → c2": {v: frame.Verdict{Action: frame.Forward, Reason: frame.KnownUnicast, VID: 7}, copies: []vswitch.Copy{{Port: 2}}},
-	} {
-		if got := decisionText(n, c.v, c.copies, c.more); got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
-		}
-	}
-}
-
 // TestSlowReader: who reads too slowly loses events and is told how many; the
 // others lose nothing, and nobody waits.
 func TestSlowReader(t *testing.T) {
@@ -221,25 +201,27 @@ func TestFramesAreWatchedOnDemand(t *testing.T) {
 	})
 }
 
-func TestWhatTwoInterfacesCannotShare(t *testing.T) {
+func TestWhatTwoPortsCannotShare(t *testing.T) {
+	tap := func(network string, i config.Interface) *config.Port { return &config.Port{Tap: &i, Access: network} }
 	base := config.Interface{Netns: "a", Ifname: "eth0", MAC: frame.MustParseMAC("02:00:00:00:00:01"), Address: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}
+	device := &config.Port{Device: &config.Device{Name: "eth1"}}
 	for _, c := range []struct {
-		name  string
-		other config.Interface
-		want  string
+		name        string
+		port, other *config.Port
+		want        string
 	}{
-		{"nothing", config.Interface{Netns: "b"}, ""},
-		{"mac", config.Interface{MAC: base.MAC}, "MAC 02:00:00:00:00:01"},
-		{"address", config.Interface{Address: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}}, "address 10.0.0.1"},
-		{"interface", config.Interface{Netns: "a"}, "interface eth0 of namespace a"},
+		{"nothing", tap("blue", base), tap("blue", config.Interface{Netns: "b"}), ""},
+		{"mac", tap("blue", base), tap("blue", config.Interface{MAC: base.MAC}), "MAC 02:00:00:00:00:01"},
+		{"address", tap("blue", base), tap("blue", config.Interface{Address: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}}), "address 10.0.0.1"},
+		{"address in another network", tap("blue", base), tap("red", config.Interface{Address: base.Address}), ""},
+		{"interface", tap("blue", base), tap("blue", config.Interface{Netns: "a"}), "interface eth0 of namespace a"},
+		{"device", device, device, "interface eth1"},
+		{"adopted device", &config.Port{Veth: &config.Interface{Adopt: "eth1"}}, device, "interface eth1"},
+		{"device and tap", device, tap("blue", base), ""},
 	} {
-		if got := common(&base, &c.other, true); got != c.want {
+		if got := common(c.port, c.other); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
-	}
-	elsewhere := config.Interface{Address: base.Address}
-	if got := common(&base, &elsewhere, false); got != "" {
-		t.Errorf("another network: got %q", got)
 	}
 }
 

@@ -78,6 +78,13 @@ func (h *hub) count(r *reader, by int) {
 	}
 }
 
+// unwatch lets readers come and go without the switch, which is about to close.
+func (h *hub) unwatch() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onFrame = nil
+}
+
 func (r *reader) wants(kind string) bool {
 	if len(r.kinds) == 0 {
 		return kind != KindFrame

@@ -278,13 +278,22 @@ func (d *Daemon) changed(p *port, reason, hint string) {
 	d.hub.publish(api.Event{Kind: "port", What: what, Port: p.name})
 }
 
-// cut notes on a port what the loop guard did; empty = it is open.
+// cut notes what the loop guard did to a port; empty = it is open. The switch
+// waits for whoever is told, so this takes no lock that is held while the
+// switch is told something.
 func (d *Daemon) cut(id frame.PortID, what string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, p := range d.ports {
-		if p.id == id {
-			p.cut = what
-		}
+	d.cutsMu.Lock()
+	defer d.cutsMu.Unlock()
+	if what == "" {
+		delete(d.cuts, id)
+	} else {
+		d.cuts[id] = what
 	}
+}
+
+// cutText is what the loop guard says of p, empty when it is open.
+func (d *Daemon) cutText(p *port) string {
+	d.cutsMu.Lock()
+	defer d.cutsMu.Unlock()
+	return d.cuts[p.id]
 }

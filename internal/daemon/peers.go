@@ -56,10 +56,7 @@ func (d *Daemon) peerRow(s tunnel.Status, networks []string, now time.Time) api.
 
 // peersOf are the peers that carry a network. The caller holds mu.
 func (d *Daemon) peersOf(v frame.VID) []tunnel.PeerSpec {
-	if d.vtep == nil {
-		return nil
-	}
-	return slices.DeleteFunc(d.tunnelSpec(d.eff).Peers, func(p tunnel.PeerSpec) bool { return !slices.Contains(p.VIDs, v) })
+	return slices.DeleteFunc(d.peerSpecs(), func(p tunnel.PeerSpec) bool { return !slices.Contains(p.VIDs, v) })
 }
 
 // peersStatus adds the peers, and what is wrong with the tunnel, to s. The
@@ -108,4 +105,12 @@ func narrowPaths(c *config.Config, peers []tunnel.Status, spec tunnel.Spec) []ap
 		}
 	}
 	return out
+}
+
+// peerSpecs are the peers of the running tunnel. The caller holds mu.
+func (d *Daemon) peerSpecs() []tunnel.PeerSpec {
+	if d.vtep == nil {
+		return nil
+	}
+	return d.tunnelSpec(d.eff).Peers
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
 // WorkerOptions are what the keeper hands to the worker on its command line.
@@ -109,7 +110,7 @@ func start(k *keeper.Client, g keeper.Greeting, o WorkerOptions) (*Daemon, error
 func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Config) (*Daemon, error) {
 	d := &Daemon{
 		keeper: k, state: g.State, stateDir: g.StateDir, generation: g.Generation, version: o.Version,
-		log: o.Log, hub: newHub(), started: time.Now(), ports: map[string]*port{},
+		log: o.Log, hub: newHub(), started: time.Now(), ports: map[string]*port{}, cuts: map[frame.PortID]string{},
 		down: make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
 	}
 	if d.hostname, _ = os.Hostname(); d.hostname == "" {
@@ -125,12 +126,12 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		return nil, err
 	}
 	d.sw = sw
-	d.frames = newFrameWatch(d.hub.publish, func() names { return *d.names.Load() })
+	d.frames = newFrameWatch(d.hub.publish, d.captureNames())
 	d.hub.onFrame = func(watched bool) {
 		if watched {
-			sw.Observe(d.frames)
+			sw.Observe(d.frames.ring)
 		} else {
-			sw.Unobserve(d.frames)
+			sw.Unobserve(d.frames.ring)
 		}
 	}
 	d.work.Go(d.frames.run)
@@ -159,7 +160,7 @@ func (d *Daemon) openTable(limit int) error {
 			return errors.Join(fmt.Errorf("open fdb: %w", err), unix.Munmap(mem))
 		}
 	}
-	d.table, d.tableMem, d.tableLimit = t, mem, limit
+	d.table, d.tableLimit = t, limit
 	return nil
 }
 
@@ -205,11 +206,13 @@ func (d *Daemon) handOver() {
 	}
 }
 
-// close releases what the process itself holds; interfaces are the keeper's.
+// close releases what the process itself holds; interfaces are the keeper's. The
+// table's memory stays mapped until the process ends: an answer that was cut off
+// may still be reading it.
 func (d *Daemon) close() {
 	d.stopHealth.Do(func() { close(d.healthQuit) })
 	if d.sw != nil {
-		d.hub.onFrame = nil
+		d.hub.unwatch()
 		if err := d.sw.Close(); err != nil {
 			d.log.Warn("close switch", "err", err)
 		}
@@ -220,12 +223,7 @@ func (d *Daemon) close() {
 		}
 	}
 	if d.frames != nil {
-		close(d.frames.notes)
+		close(d.frames.quit)
 	}
 	d.work.Wait()
-	if d.tableMem != nil {
-		if err := unix.Munmap(d.tableMem); err != nil {
-			d.log.Warn("unmap fdb memory", "err", err)
-		}
-	}
 }

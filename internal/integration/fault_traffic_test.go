@@ -34,6 +34,7 @@ type flow struct {
 	got  atomic.Uint64
 	do   chan func() // runs between two datagrams
 	quit chan struct{}
+	once sync.Once      // of quit
 	over sync.WaitGroup // of sending
 	done sync.WaitGroup
 
@@ -66,7 +67,12 @@ func startFlow(t *testing.T, from, to *netnstest.NS, addr string) *flow {
 		out, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(dst))
 		return err
 	})
-	t.Cleanup(func() { f.conn.Close(); out.Close() })
+	t.Cleanup(func() {
+		f.stop()
+		f.conn.Close()
+		f.done.Wait()
+		out.Close()
+	})
 	f.done.Go(f.receive)
 	f.over.Go(func() { f.send(out) })
 	f.pass(10)
@@ -194,12 +200,17 @@ func (f *flow) between(fn func()) {
 	}
 }
 
+// stop ends the sending.
+func (f *flow) stop() {
+	f.once.Do(func() { close(f.quit) })
+	f.over.Wait()
+}
+
 // finish stops the flow and demands that everything has arrived, in order. It
 // returns how long the slowest datagram was on its way.
 func (f *flow) finish() time.Duration {
 	f.t.Helper()
-	close(f.quit)
-	f.over.Wait()
+	f.stop()
 	all := eventually(func() bool { return f.got.Load() >= f.sent.Load() })
 	f.conn.Close()
 	f.done.Wait()

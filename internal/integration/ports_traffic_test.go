@@ -41,6 +41,10 @@ func payload(n int) []byte {
 
 const listenPort = 7007
 
+// answerWait bounds one conversation. A packet that is lost or refused costs a
+// failing test as much.
+const answerWait = 5 * time.Second
+
 // receiver takes TCP streams and UDP datagrams at an end and answers each with
 // its SHA-256.
 type receiver struct {
@@ -110,11 +114,11 @@ func (r *receiver) serveUDP() {
 // dial connects from an end.
 func dial(e *end, network, addr string) (c net.Conn, err error) {
 	err = e.do(func() (err error) {
-		c, err = net.DialTimeout(network, addr, patience)
+		c, err = net.DialTimeout(network, addr, answerWait)
 		return err
 	})
 	if err == nil {
-		err = c.SetDeadline(time.Now().Add(patience))
+		err = c.SetDeadline(time.Now().Add(answerWait))
 	}
 	return c, err
 }
@@ -276,23 +280,21 @@ func fullMatter(t *testing.T, a, b *end) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = r.close() })
 		for _, n := range []int{1, 1460, 1461, 65536, 1 << 20} {
 			if err := streamTCP(a, r.addr, n); err != nil {
-				t.Errorf("tcp %d octets to %s: %v", n, addr, err)
+				t.Fatalf("tcp %d octets to %s: %v", n, addr, err)
 			}
 		}
 		for _, n := range []int{1, 1452, 1472, 1473, 9000, 63000} {
 			if err := datagram(a, r.addr, n); err != nil {
-				t.Errorf("udp %d octets to %s: %v", n, addr, err)
+				t.Fatalf("udp %d octets to %s: %v", n, addr, err)
 			}
 		}
 		for _, s := range [][2]int{{40 * 1400, 1400}, {1401, 1400}, {60 * 100, 100}} {
 			if err := segments(a, r.addr, s[0], s[1]); err != nil && !(a.noSegments && errors.Is(err, syscall.EIO)) {
-				t.Errorf("udp %d octets in segments of %d to %s: %v", s[0], s[1], addr, err)
+				t.Fatalf("udp %d octets in segments of %d to %s: %v", s[0], s[1], addr, err)
 			}
-		}
-		if err := r.close(); err != nil {
-			t.Error(err)
 		}
 	}
 	undamaged(t, b, before)

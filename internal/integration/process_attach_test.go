@@ -146,7 +146,11 @@ func TestExitCodes(t *testing.T) {
 		{5, []string{"attach", "netns:" + c.Name(), "--network", "absent"}},
 		{5, []string{"attach", "pid:2147483647", "--network", "blue"}},
 		{5, []string{"apply", "-c", filepath.Join(n.dir, "absent.yaml")}},
+		{5, []string{"explain", "--in", "absent", "broadcast"}},
+		{5, []string{"fdb", "ls", "--network", "absent"}},
 		{6, []string{"network", "rm", "blue"}},
+		{0, []string{"fdb", "add", "blue", "02:00:00:00:00:99", "c1"}},
+		{6, []string{"port", "rm", "c1"}},
 		{6, []string{"attach", "netns:" + c.Name(), "--network", "blue"}},
 	} {
 		out, errText, code := n.try(x.args...)

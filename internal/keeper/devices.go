@@ -90,7 +90,27 @@ func openDevice(r PortRequest, p PortReply) (PortReply, int, error) {
 	}
 	p.Device, p.Ifindex, p.MAC, p.MTU = r.Device, d.Index, d.MAC, d.MTU
 	p.VNetHdr, p.Offloads, p.Packet = d.VNetHdr, d.Offloads, true
+	if err := awaitPair(d.Index); err != nil {
+		_ = d.Close() // the error that counts is err
+		return PortReply{}, -1, err
+	}
 	return p, d.FD, nil
+}
+
+// awaitPair waits for the carrier of a veth end that has just been switched on:
+// until the kernel sees it, what is sent there is lost in silence. A NIC without
+// a cable has no carrier to wait for.
+func awaitPair(index int) error {
+	c, err := link.Open(nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := c.ByIndex(index)
+	if err != nil || l.Kind != "veth" || !l.Up || l.Alive {
+		return err
+	}
+	return c.AwaitCarrier(index)
 }
 
 func (m machine) openVeth(at *netns.Handle, r PortRequest, s link.Settings, p PortReply) (PortReply, int, error) {

@@ -20,8 +20,8 @@ const (
 	socketMode    = 0o660
 	// socketGroup may use the API, where a group of that name exists.
 	socketGroup = "tapestry"
-	lockName    = "lock" // in the state directory; beside the socket: .lock
-	backlog     = 128
+	lockName    = "lock"         // in the state directory; beside the socket: .lock
+	backlog     = unix.SOMAXCONN // an unix socket refuses at once what goes beyond it
 )
 
 // site is the place on disk that belongs to one running switch.

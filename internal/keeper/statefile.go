@@ -92,13 +92,13 @@ func LoadState(dirfd int) ([]byte, error) {
 		return nil, ErrNoState
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load state: %w", err)
+		return nil, fmt.Errorf("load state %s: %w", statePath(dirfd), err)
 	}
 	f := os.NewFile(uintptr(fd), stateName)
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, stateHeader+maxState+1))
 	if err != nil {
-		return nil, fmt.Errorf("load state: %w", err)
+		return nil, fmt.Errorf("load state %s: %w", statePath(dirfd), err)
 	}
 	body, err := decodeState(b)
 	if err != nil {

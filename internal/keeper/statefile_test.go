@@ -80,8 +80,8 @@ func TestStateUnreadable(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "state")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := keeper.LoadState(fd); !errors.Is(err, unix.ELOOP) {
-		t.Errorf("got %v, want that a link isn't followed", err)
+	if _, err := keeper.LoadState(fd); !errors.Is(err, unix.ELOOP) || !strings.Contains(err.Error(), filepath.Join(dir, "state")) {
+		t.Errorf("got %v, want that a link isn't followed, and which", err)
 	}
 	if err := keeper.SaveState(-1, nil); err == nil {
 		t.Error("want an error without a directory")

@@ -60,6 +60,7 @@ type Link struct {
 	MTU    int  // octets of L3 packet
 	Up     bool // IFF_UP: switched on by the administrator
 	Alive  bool // IFF_RUNNING: it has carrier
+	Loop   bool // IFF_LOOPBACK: it hears what it says
 	Owner  Owner
 	Master int // index of the bridge or bond that it belongs to; 0 = none
 }
@@ -228,6 +229,7 @@ func fromNetlink(l netlink.Link) Link {
 		Name: a.Name, Index: a.Index, Kind: l.Type(), MTU: a.MTU,
 		Up:    a.RawFlags&unix.IFF_UP != 0,
 		Alive: a.RawFlags&unix.IFF_RUNNING != 0,
+		Loop:  a.RawFlags&unix.IFF_LOOPBACK != 0,
 		Owner: ParseOwner(a.Alias), Master: a.MasterIndex,
 	}
 	if len(a.HardwareAddr) == len(out.MAC) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapestry-net/tapestry/internal/link"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/switchtest"
@@ -22,6 +23,7 @@ func TestRawEnd(t *testing.T) {
 	ns.Run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
 	ns.Run("ip", "link", "set", "v0", "up")
 	ns.Run("ip", "link", "set", "v1", "up")
+	awaitCarrier(t, ns, "v0")
 	within := func(fn func() error) (err error) {
 		ns.Do(func() error { err = fn(); return nil })
 		return err
@@ -84,5 +86,22 @@ func fromA(t *testing.T, r *switchtest.RawEnd) frame.Frame {
 		if frame.MAC(f.Data[6:12]) == a4.MAC {
 			return f
 		}
+	}
+}
+
+// awaitCarrier waits until the kernel sends what the interface is given.
+func awaitCarrier(t *testing.T, ns *netnstest.NS, ifname string) {
+	t.Helper()
+	c, err := link.Open(ns.Handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	l, err := c.ByName(ifname)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitCarrier(l.Index); err != nil {
+		t.Fatal(err)
 	}
 }

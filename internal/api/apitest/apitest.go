@@ -8,6 +8,9 @@ package apitest
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
+	"io"
 	"iter"
 	"log/slog"
 	"net"
@@ -17,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -363,3 +367,39 @@ func (s *Switch) Emit(e api.Event) {
 		c <- e
 	}
 }
+
+// Capture implements api.Backend. It shows one frame, and with a count ends.
+func (s *Switch) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
+	if err := s.note(r); err != nil {
+		return nil, err
+	}
+	for _, name := range r.Ports {
+		if !slices.ContainsFunc(s.Ports(), func(p api.Port) bool { return p.Name == name }) {
+			return nil, api.Errorf(api.CodeNotFound, "no port %s", name)
+		}
+	}
+	return func(ctx context.Context, w io.Writer, flush func() error) error {
+		p := &capture.Packet{Time: Start, Port: 1, Direction: capture.In, Data: Broadcast, Len: len(Broadcast),
+			Verdict: frame.Verdict{Action: frame.Flood, Reason: frame.BroadcastAddr, VID: 10}, Decision: "flood blue broadcast → c2"}
+		if r.JSON {
+			err := api.Encode(w, api.Captured{Kind: "packet", Time: p.Time, Host: "h128", Port: "c1", Direction: p.Direction.String(), Length: p.Len,
+				Network: "blue", VLAN: 10, Action: "flood", Reason: "broadcast", Decision: p.Decision, Data: hex.EncodeToString(p.Data)})
+			if err != nil {
+				return err
+			}
+		} else {
+			out := capture.NewPcapng(w, flush, "test", "", func(frame.PortID) capture.Interface { return capture.Interface{Name: "h128/c1"} })
+			if err := errors.Join(out.Port(1), out.Packet(p, 0), out.Lost(1, 1, 0), out.Flush()); err != nil {
+				return err
+			}
+		}
+		if err := flush(); err != nil || r.Count > 0 {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}, nil
+}
+
+// Broadcast is the frame of a capture.
+var Broadcast = append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5}, make([]byte, 46)...)

@@ -1,0 +1,57 @@
+package filter
+
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// Error says what is wrong with an expression, and where.
+type Error struct {
+	Column int // of the offending word, in characters from 1
+	Msg    string
+	Hint   string // a likely mend; may be empty
+}
+
+// Error implements error: "column 6: …".
+func (e *Error) Error() string { return fmt.Sprintf("column %d: %s", e.Column, e.Msg) }
+
+func (e *Error) hint(format string, args ...any) *Error {
+	e.Hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+func (l *lexer) errorf(at int, format string, args ...any) *Error {
+	return &Error{Column: utf8.RuneCountInString(l.text[:min(at, len(l.text))]) + 1, Msg: fmt.Sprintf(format, args...)}
+}
+
+// nearest is the keyword within two edits of s, or empty.
+func nearest(s string) string {
+	best, least := "", min(3, len(s))
+	for _, w := range vocabulary() {
+		if d := distance(s, w); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance counts the single-character edits between a and b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(d, diagonal+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

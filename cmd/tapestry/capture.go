@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapestry-net/tapestry/capture"
+	"github.com/tapestry-net/tapestry/capture/dissect"
+	"github.com/tapestry-net/tapestry/capture/filter"
+	"github.com/tapestry-net/tapestry/internal/api"
+)
+
+type captureFlags struct {
+	api.CaptureRequest
+	write      string
+	rotateSize string
+	rotateTime time.Duration
+}
+
+func (c *cli) capture() *cobra.Command {
+	var f captureFlags
+	cmd := &cobra.Command{
+		Use: "capture [flags]", Short: "Show or record frames, each with the decision about it", Args: args(), DisableFlagsInUseLine: true,
+		Long: `Shows frames as ports receive them (in) and each copy as it leaves (out), one line
+a frame, until interrupted. With -w it writes a pcapng: one named interface a
+port, directions, nanoseconds, and the switch's decision as each packet's comment.
+A reader that is too slow loses packets, and is told how many; the switch never waits.
+Filters are those of tcpdump, and vxlan [VNI].`,
+		Example: `  tapestry capture --port c1 --filter 'tcp port 443'
+  tapestry capture --drops
+  tapestry capture -w - | wireshark -k -i -`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkFilter(f.Filter); err != nil {
+				return err
+			}
+			if f.write == "" {
+				if f.rotateSize != "" || f.rotateTime != 0 {
+					return usagef(cmd, "only files are rotated").WithHint("name one with -w")
+				}
+				return c.showPackets(cmd.Context(), f.CaptureRequest)
+			}
+			size, err := octets(f.rotateSize)
+			if err != nil {
+				return usagef(cmd, "--rotate-size %q: %v", f.rotateSize, err)
+			}
+			if f.write == "-" && (size > 0 || f.rotateTime > 0) {
+				return usagef(cmd, "the standard output can't be rotated")
+			}
+			return c.recordPackets(cmd.Context(), f.CaptureRequest, f.write, capture.Rotation{Size: size, Every: f.rotateTime})
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.Ports, "port", nil, "only this port (repeatable; default all)")
+	fl.StringVar(&f.Filter, "filter", "", "only packets that match this tcpdump expression")
+	fl.StringVar(&f.Direction, "direction", "both", "in: as received, out: each copy as it leaves, or both")
+	fl.BoolVar(&f.Drops, "drops", false, "only frames that were dropped and copies that were refused")
+	fl.Uint64Var(&f.Count, "count", 0, "end after so many packets")
+	fl.IntVar(&f.Snaplen, "snaplen", 0, "octets kept of each packet, at least 64 (default all)")
+	fl.BoolVar(&f.Segment, "segment", false, "show GSO frames as the segments that they stand for")
+	fl.StringVarP(&f.write, "write", "w", "", "write a pcapng to this file; - is the standard output")
+	fl.StringVar(&f.rotateSize, "rotate-size", "", "begin another file when one would get larger, such as 100MB")
+	fl.DurationVar(&f.rotateTime, "rotate-time", 0, "begin another file after this time, such as 1h")
+	return cmd
+}
+
+// checkFilter refuses a bad expression before anything is asked, and shows where
+// it is bad.
+func checkFilter(expr string) error {
+	_, err := filter.Compile(expr)
+	bad, ok := errors.AsType[*filter.Error](err)
+	if !ok {
+		return err
+	}
+	e := api.Errorf(api.CodeInvalid, "filter: %v\n  %s\n  %*s", bad, expr, bad.Column, "^")
+	e.Hint = bad.Hint
+	return e
+}
+
+// octets reads 500, 64KB, 100MB or 2GB.
+func octets(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	number := strings.TrimRight(strings.ToUpper(s), "KMGB")
+	unit, ok := map[string]int64{"": 1, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}[strings.ToUpper(s)[len(number):]]
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || !ok || n <= 0 || n > (1<<62)/unit {
+		return 0, errors.New("want a size such as 100MB")
+	}
+	return n * unit, nil
+}
+
+// streams calls take with one stream after the other until the capture is
+// complete: another stream follows when the worker was replaced.
+func (c *cli) streams(ctx context.Context, r api.CaptureRequest, seen func() uint64, take func(io.Reader) error) error {
+	client := c.client()
+	for {
+		q := r
+		if q.Count > 0 {
+			q.Count -= seen()
+		}
+		body, err := client.Capture(ctx, q)
+		if err == nil {
+			err = take(body)
+			body.Close()
+		}
+		switch {
+		case ctx.Err() != nil, r.Count > 0 && seen() >= r.Count:
+			return nil
+		case err != nil && !errors.Is(err, io.EOF) && !client.Broken(err):
+			return err
+		}
+		fmt.Fprintln(c.err, "the worker was replaced: packets in between are lost")
+	}
+}
+
+// showPackets prints one line a packet.
+func (c *cli) showPackets(ctx context.Context, r api.CaptureRequest) error {
+	r.JSON = true
+	d := dissect.New()
+	var n, lost uint64
+	counts := map[string]uint64{}
+	err := c.streams(ctx, r, func() uint64 { return n }, func(body io.Reader) error {
+		return api.DecodeCaptured(body, func(p *api.Captured) error {
+			if p.Kind == "count" {
+				counts[p.Port] = p.Lost
+				return nil
+			}
+			n++
+			octets, err := hex.DecodeString(p.Data)
+			if err != nil {
+				return api.Errorf(api.CodeFailed, "read capture: %v", err)
+			}
+			p.Frame = d.Whole(octets)
+			return c.print(p, func() { c.printPacket(p) })
+		})
+	})
+	for _, v := range counts {
+		lost += v
+	}
+	if err == nil {
+		c.captured(n, lost, "")
+	}
+	return err
+}
+
+func (c *cli) printPacket(p *api.Captured) {
+	if p.Lost > 0 {
+		c.printf("%d packets of %s lost: the reader is too slow\n", p.Lost, p.Port)
+	}
+	note := ""
+	if p.Note != "" {
+		note = "; " + p.Note
+	}
+	if p.Refused != "" {
+		note += "; refused: " + p.Refused
+	}
+	c.printf("%s  %-8s %-3s  %s  (%d octets)  %s%s\n", p.Time.Format("15:04:05.000000"), p.Port, p.Direction, p.Frame, p.Length, p.Decision, note)
+}
+
+// recordPackets writes the capture to path.
+func (c *cli) recordPackets(ctx context.Context, r api.CaptureRequest, path string, rot capture.Rotation) error {
+	if st, err := os.Stdout.Stat(); path == "-" && err == nil && st.Mode()&os.ModeCharDevice != 0 {
+		return api.Errorf(api.CodeInvalid, "a pcapng is nothing for a terminal").WithHint("tapestry capture -w - | wireshark -k -i -")
+	}
+	files, err := capture.Create(path, rot, time.Now)
+	if err != nil {
+		return err
+	}
+	err = c.streams(ctx, r, files.Packets, func(body io.Reader) error {
+		files.Resync()
+		_, err := io.Copy(files, body)
+		return err
+	})
+	if e := files.Close(); err == nil {
+		err = e
+	}
+	where := ""
+	if path != "-" {
+		where = " to " + files.Name()
+	}
+	if files.Count() > 1 {
+		where = fmt.Sprintf(" to %d files, the last is %s", files.Count(), files.Name())
+	}
+	c.captured(files.Packets(), files.Lost(), where)
+	if err != nil {
+		return api.Errorf(api.CodeFailed, "%v", err).WithHint("what was written so far is whole")
+	}
+	return nil
+}
+
+func (c *cli) captured(n, lost uint64, where string) {
+	noun := "packets"
+	if n == 1 {
+		noun = "packet"
+	}
+	fmt.Fprintf(c.err, "%d %s captured%s, %d lost\n", n, noun, api.Clean(where), lost)
+}

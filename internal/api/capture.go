@@ -1,0 +1,173 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// maxCaptures is how many captures run at a time; each has a ring of 8 MiB.
+const maxCaptures = 8
+
+// CaptureRequest chooses packets. It travels as the parameters of a URL.
+type CaptureRequest struct {
+	Ports     []string // PORT or HOST/PORT; none = all
+	Filter    string   // a tcpdump expression
+	Direction string   // in, out, both; empty = both
+	Drops     bool     // only what was dropped or refused
+	Snaplen   int      // octets kept of each packet; 0 = all
+	Count     uint64   // end after so many packets; 0 = never
+	Segment   bool     // GSO frames as the segments that they stand for
+	JSON      bool     // one Captured a line instead of a pcapng
+}
+
+// Captured is one line of a capture as JSON.
+type Captured struct {
+	Kind      string    `json:"kind"` // packet, or count: the port's counters since the start
+	Time      time.Time `json:"time"`
+	Host      string    `json:"host"`
+	Port      string    `json:"port"`
+	Direction string    `json:"direction,omitempty"` // in, out: as seen from the switch
+	Length    int       `json:"length,omitempty"`    // octets of the frame
+	Network   string    `json:"network,omitempty"`
+	VLAN      int       `json:"vlan,omitempty"`
+	Action    string    `json:"action,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	Refused   string    `json:"refused,omitempty"` // why this copy did not leave
+	Decision  string    `json:"decision,omitempty"`
+	Note      string    `json:"note,omitempty"`
+	Data      string    `json:"data,omitempty"`  // the octets kept, hexadecimal, as `explain` takes them
+	Frame     string    `json:"frame,omitempty"` // one line; the client adds it
+	Delivered uint64    `json:"delivered,omitempty"`
+	Lost      uint64    `json:"lost,omitempty"` // of a packet: just before it; of a count: in all
+}
+
+// CaptureRun is a capture that is ready to start. It writes to w, and calls
+// flush when what it has written should travel, until ctx ends, the count is
+// reached or w fails.
+type CaptureRun func(ctx context.Context, w io.Writer, flush func() error) error
+
+func (r CaptureRequest) query() url.Values {
+	q := url.Values{}
+	if len(r.Ports) > 0 {
+		q["port"] = r.Ports
+	}
+	set := func(name, v string, given bool) {
+		if given {
+			q.Set(name, v)
+		}
+	}
+	set("filter", r.Filter, r.Filter != "")
+	set("direction", r.Direction, r.Direction != "")
+	set("drops", "true", r.Drops)
+	set("segment", "true", r.Segment)
+	set("snaplen", strconv.Itoa(r.Snaplen), r.Snaplen != 0)
+	set("count", strconv.FormatUint(r.Count, 10), r.Count != 0)
+	set("format", "json", r.JSON)
+	return q
+}
+
+func captureRequest(r *http.Request) (CaptureRequest, error) {
+	q, err := query(r, "port", "filter", "direction", "drops", "segment", "snaplen", "count", "format")
+	if err != nil {
+		return CaptureRequest{}, err
+	}
+	c := CaptureRequest{Ports: q["port"], Filter: q.Get("filter"), Direction: q.Get("direction")}
+	for name, to := range map[string]*bool{"drops": &c.Drops, "segment": &c.Segment} {
+		if v := q.Get(name); v != "" {
+			if *to, err = strconv.ParseBool(v); err != nil {
+				return c, Errorf(CodeInvalid, "%s %q: want true or false", name, clip(v))
+			}
+		}
+	}
+	if v := q.Get("snaplen"); v != "" {
+		if c.Snaplen, err = strconv.Atoi(v); err != nil || c.Snaplen < 0 {
+			return c, Errorf(CodeInvalid, "snaplen %q: want a number of octets", clip(v))
+		}
+	}
+	if v := q.Get("count"); v != "" {
+		if c.Count, err = strconv.ParseUint(v, 10, 64); err != nil {
+			return c, Errorf(CodeInvalid, "count %q: want a number of packets", clip(v))
+		}
+	}
+	switch v := q.Get("format"); v {
+	case "", "pcapng":
+	case "json":
+		c.JSON = true
+	default:
+		return c, Errorf(CodeInvalid, "format %q: want pcapng or json", clip(v))
+	}
+	return c, nil
+}
+
+// capture streams packets until the caller leaves. A caller that is slow loses
+// packets and is told how many; it may be as slow as it likes, but its number
+// is bounded.
+func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
+	q, err := captureRequest(r)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	select {
+	case s.captures <- struct{}{}:
+		defer func() { <-s.captures }()
+	default:
+		s.fail(w, Errorf(CodeFailed, "%d captures are running already", maxCaptures).WithHint("end one of them"))
+		return
+	}
+	run, err := s.backend.Capture(q)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	c := http.NewResponseController(w)
+	// A writer without deadlines is one of a test. When the server closes, a
+	// caller that doesn't read must not hold up the next worker.
+	_ = c.SetWriteDeadline(time.Time{})
+	defer context.AfterFunc(r.Context(), func() { _ = c.SetWriteDeadline(time.Now()) })()
+	w.Header().Set("Content-Type", "application/x-pcapng")
+	if q.JSON {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+	}
+	w.WriteHeader(http.StatusOK)
+	if err := c.Flush(); err != nil {
+		return
+	}
+	if err := run(r.Context(), w, c.Flush); err != nil && r.Context().Err() == nil {
+		s.log.Debug("capture ended", "err", err)
+	}
+}
+
+// Capture asks for packets. The stream is a pcapng, or with r.JSON one Captured
+// a line; it ends with io.EOF when the count is reached, and with another error
+// when the worker was replaced.
+func (c *Client) Capture(ctx context.Context, r CaptureRequest) (io.ReadCloser, error) {
+	return c.call(ctx, http.MethodGet, "capture?"+r.query().Encode(), nil)
+}
+
+// DecodeCaptured reads the lines of a JSON capture until an error or until take
+// returns one.
+func DecodeCaptured(r io.Reader, take func(*Captured) error) error {
+	for d := json.NewDecoder(r); ; {
+		var p Captured
+		if err := d.Decode(&p); err != nil {
+			return err
+		}
+		if err := take(&p); err != nil {
+			return err
+		}
+	}
+}
+
+// Broken reports whether err, of reading a stream, means that the worker ended
+// while it answered.
+func (c *Client) Broken(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}

@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapestry-net/tapestry/capture"
+	"github.com/tapestry-net/tapestry/capture/filter"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// captureNames translates for captures with the names of the moment.
+func (d *Daemon) captureNames() capture.Names {
+	return capture.Names{
+		Port:    func(id frame.PortID) string { return d.names.Load().port(id) },
+		Network: func(v frame.VID) string { return d.names.Load().network(v) },
+	}
+}
+
+// Capture implements api.Backend.
+func (d *Daemon) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
+	c := capture.Choice{Drops: r.Drops}
+	if !r.Segment { // segments are cut before they are shortened
+		c.Snap = r.Snaplen
+	}
+	dir, ok := map[string]capture.Direction{"": capture.Both, "both": capture.Both, "in": capture.In, "out": capture.Out}[r.Direction]
+	if c.Direction = dir; !ok {
+		return nil, api.Errorf(api.CodeInvalid, "direction %q: want in, out or both", clip(r.Direction))
+	}
+	if r.Snaplen < 0 || r.Snaplen > 0 && r.Snaplen < capture.MinSnap {
+		return nil, api.Errorf(api.CodeInvalid, "snaplen %d: at least %d octets are kept of each packet", r.Snaplen, capture.MinSnap)
+	}
+	if r.Filter != "" {
+		p, err := filter.Compile(r.Filter)
+		if err != nil {
+			e := api.Errorf(api.CodeInvalid, "filter: %v", err)
+			if bad, ok := errors.AsType[*filter.Error](err); ok {
+				e.Hint = bad.Hint
+			}
+			return nil, e
+		}
+		c.Filter = p
+	}
+	host, ports, announce, err := d.capturePorts(r.Ports)
+	if err != nil {
+		return nil, err
+	}
+	c.Ports = ports
+	return func(ctx context.Context, w io.Writer, flush func() error) error {
+		ring := capture.NewRing(c, 0)
+		s := &capture.Stream{Ring: ring, Expander: capture.NewExpander(d.captureNames(), r.Segment, r.Snaplen), Ports: announce, Count: r.Count}
+		if r.JSON {
+			s.Sink = &captureLines{out: bufio.NewWriter(w), flush: flush, host: host, names: d.captureNames()}
+		} else {
+			s.Sink = capture.NewPcapng(w, flush, "tapestry "+d.version, "captured by the switch of "+host, d.describe(host, r))
+		}
+		d.sw.Observe(ring)
+		defer d.sw.Unobserve(ring)
+		return s.Run(ctx)
+	}, nil
+}
+
+// capturePorts resolves names; announce is all ports when none is named.
+func (d *Daemon) capturePorts(list []string) (host string, ids, announce []frame.PortID, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	host = d.eff.Host
+	for _, name := range list {
+		id := d.portID(strings.TrimPrefix(name, host+"/"))
+		if id == 0 {
+			return "", nil, nil, d.noPort(name)
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) > 0 {
+		return host, ids, ids, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.ports)) {
+		announce = append(announce, d.ports[name].id)
+	}
+	for _, p := range d.peerSpecs() {
+		announce = append(announce, p.ID)
+	}
+	return host, nil, announce, nil
+}
+
+// describe says what a pcapng tells about a port.
+func (d *Daemon) describe(host string, r api.CaptureRequest) func(frame.PortID) capture.Interface {
+	return func(id frame.PortID) capture.Interface {
+		name := d.names.Load().port(id)
+		i := capture.Interface{Name: host + "/" + name, Filter: r.Filter, Snap: r.Snaplen}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if _, ok := d.ports[name]; !ok {
+			if strings.HasPrefix(name, peerPrefix) {
+				i.Description = "tunnel peer: frames without their outer headers"
+			}
+			return i
+		}
+		row := d.portRow(name)
+		i.Description = fmt.Sprintf("%s port %s", row.Kind, row.Device)
+		if row.Netns != "" {
+			i.Description += " in " + row.Netns
+		}
+		if row.Network != "" {
+			i.Description += ", network " + row.Network
+		}
+		if len(row.Trunk) > 0 {
+			i.Description += ", trunk of " + strings.Join(row.Trunk, " ")
+		}
+		i.Description = api.Clean(i.Description)
+		return i
+	}
+}
+
+// captureLines is a capture.Sink that writes api.Captured lines.
+type captureLines struct {
+	out   *bufio.Writer
+	flush func() error
+	host  string
+	names capture.Names
+}
+
+// Port implements capture.Sink: each line names its port.
+func (*captureLines) Port(frame.PortID) error { return nil }
+
+// Packet implements capture.Sink.
+func (l *captureLines) Packet(p *capture.Packet, lost uint64) error {
+	c := api.Captured{
+		Kind: "packet", Time: p.Time, Host: l.host, Port: l.names.Port(p.Port), Direction: p.Direction.String(), Length: p.Len,
+		Network: l.names.Network(p.Verdict.VID), VLAN: int(p.Verdict.VID), Action: p.Verdict.Action.String(), Reason: p.Verdict.Reason.String(),
+		Decision: p.Decision, Note: p.Note, Data: hex.EncodeToString(p.Data), Lost: lost,
+	}
+	if p.Refused != frame.ReasonNone {
+		c.Refused = p.Refused.String()
+	}
+	return api.Encode(l.out, c)
+}
+
+// Lost implements capture.Sink.
+func (l *captureLines) Lost(id frame.PortID, delivered, lost uint64) error {
+	return api.Encode(l.out, api.Captured{Kind: "count", Time: time.Now(), Host: l.host, Port: l.names.Port(id), Delivered: delivered, Lost: lost})
+}
+
+// Flush implements capture.Sink.
+func (l *captureLines) Flush() error {
+	if err := l.out.Flush(); err != nil {
+		return err
+	}
+	return l.flush()
+}

@@ -1,0 +1,460 @@
+package integration_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+)
+
+// recording is a running `tapestry capture`.
+type recording struct {
+	n   *node
+	cmd *exec.Cmd
+	err *syncBuffer
+}
+
+// record starts a capture with -w into file and waits until it watches.
+func (n *node) record(file string, args ...string) *recording {
+	n.t.Helper()
+	r := &recording{n: n, err: &syncBuffer{}}
+	r.cmd = exec.Command(n.bin, append([]string{"--socket", n.socket, "capture", "-w", file}, args...)...)
+	r.cmd.Stderr = r.err
+	if err := r.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	n.until("the capture has begun", func() bool {
+		st, err := os.Stat(file)
+		return err == nil && st.Size() > 0
+	})
+	return r
+}
+
+// stop ends the capture as Ctrl-C does and demands success.
+func (r *recording) stop() string {
+	r.n.t.Helper()
+	_ = r.cmd.Process.Signal(syscall.SIGINT)
+	if err := r.cmd.Wait(); err != nil {
+		r.n.t.Fatalf("tapestry capture: %v\n%s", err, r.err)
+	}
+	return r.err.String()
+}
+
+// fields reads a file with tshark: one line a packet.
+func fields(t *testing.T, file string, names ...string) []string {
+	t.Helper()
+	netnstest.Require(t, "tshark")
+	args := []string{"-n", "-r", file, "-T", "fields", "-E", "separator=|"}
+	for _, f := range names {
+		args = append(args, "-e", f)
+	}
+	out, err := exec.Command("tshark", args...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		errors.As(err, &exit)
+		t.Fatalf("tshark %s: %v: %s", file, err, exit.Stderr)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// grows waits until the file ends with n packets or more.
+func (n *node) grows(file string, filter string, packets int) {
+	n.t.Helper()
+	n.until(fmt.Sprintf("%d packets are in the file", packets), func() bool {
+		out, _ := exec.Command("tshark", "-n", "-r", file, "-Y", filter).Output()
+		return bytes.Count(out, []byte("\n")) >= packets
+	})
+}
+
+// TestCaptureInterop: each frame stands in the file as it came and as each copy
+// left, with its tag, its direction, its time and the decision about it.
+func TestCaptureInterop(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	a, b, trunk := netnstest.New(t), netnstest.New(t), netnstest.New(t)
+	n := start(t, "host: h128\n"+pair(a, b)+`  up: {tap: {netns: `+trunk.Name()+`}, trunk: [blue]}
+`)
+	file := filepath.Join(n.dir, "f.pcapng")
+	r := n.record(file, "--filter", "arp or icmp or (vlan and (arp or icmp))")
+	ping(t, a, "10.1.0.3", 3)
+	n.grows(file, "icmp", 12)
+	if out := r.stop(); !strings.Contains(out, "packets captured to "+file+", 0 lost") {
+		t.Errorf("the command says %q", out)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("file: %v, %v", st.Mode(), err)
+	}
+	got := fields(t, file, "frame.interface_name", "frame.packet_flags_direction", "vlan.id", "arp.opcode", "icmp.type", "icmp.seq", "frame.comment")
+	const in, out = "0x00000001", "0x00000002"
+	for _, want := range []string{
+		"h128/c1|" + in + "||1|||flood blue broadcast → c2,up",
+		"h128/c2|" + out + "||1|||flood blue broadcast → c2,up",
+		"h128/up|" + out + "|10|1|||flood blue broadcast → c2,up",
+		"h128/c2|" + in + "||2|||forward blue known_unicast → c1",
+		"h128/c1|" + in + "|||8|1|forward blue known_unicast → c2",
+		"h128/c2|" + out + "|||8|1|forward blue known_unicast → c2",
+		"h128/c2|" + in + "|||0|3|forward blue known_unicast → c1",
+		"h128/c1|" + out + "|||0|3|forward blue known_unicast → c1",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("not in the file: %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("the file:\n%s", strings.Join(got, "\n"))
+	}
+	for i, ns := range fields(t, file, "frame.time_epoch") {
+		if _, frac, _ := strings.Cut(ns, "."); len(frac) != 9 {
+			t.Errorf("packet %d has the time %s, want nanoseconds", i, ns)
+		}
+	}
+	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil || !strings.Contains(string(out), "Number of interfaces in file: 3") {
+		t.Errorf("capinfos: %v\n%s", err, out)
+	}
+}
+
+// TestCaptureText: without -w one line a frame, drops with their reason, and
+// frame events by the same way.
+func TestCaptureText(t *testing.T) {
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	wait := func(args ...string) (string, string) {
+		cmd := exec.Command(n.bin, append([]string{"--socket", n.socket, "capture"}, args...)...)
+		var out, errs syncBuffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		defer cmd.Process.Kill()
+		for {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Fatalf("capture %v: %v %s", args, err, errs.String())
+				}
+				return out.String(), errs.String()
+			default:
+				_, _ = a.Try("ping", "-c1", "-W1", "10.1.0.3")
+				inject(t, a, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 20, 0x88, 0xb5, 27, '[', '2', 'J'})
+			}
+		}
+	}
+	out, errs := wait("--port", "c1", "--direction", "in", "--filter", "icmp", "--count", "1")
+	if !strings.Contains(out, " c1       in   02:00:00:00:00:01 > 02:00:00:00:00:02 IPv4 10.1.0.2 > 10.1.0.3 ttl 64 ICMP echo request") ||
+		!strings.Contains(out, "forward blue known_unicast → c2\n") || !strings.Contains(errs, "1 packet captured, 0 lost") {
+		t.Errorf("got %s%s", out, errs)
+	}
+	out, _ = wait("--drops", "--count", "1")
+	if !strings.Contains(out, "drop tag_not_accepted") || strings.ContainsRune(out, 27) {
+		t.Errorf("drops: got %q", out)
+	}
+	out, _ = wait("--json", "--filter", "icmp", "--count", "2")
+	if strings.Count(out, "\n") != 2 || !strings.Contains(out, `"kind":"packet"`) || !strings.Contains(out, `"frame":"02:`) {
+		t.Errorf("JSON: got %s", out)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--filter", "hots 1"}, 2, "  hots 1\n  ^\nhint: did you mean host?"},
+		{[]string{"--port", "nobody"}, 5, `no port "nobody"`},
+		{[]string{"--snaplen", "20"}, 2, "at least 64 octets"},
+		{[]string{"--direction", "up"}, 2, "want in, out or both"},
+		{[]string{"--rotate-size", "1MB"}, 2, "only files are rotated"},
+		{[]string{"-w", "/proc/nowhere/f"}, 1, "create capture file"},
+	} {
+		_, errs, code := n.try(append([]string{"capture"}, c.args...)...)
+		if code != c.code || !strings.Contains(errs, c.want) {
+			t.Errorf("%v: exit %d, %s; want %d and %q", c.args, code, errs, c.code, c.want)
+		}
+	}
+}
+
+// inject sends frames out of the container's eth0, whatever they hold.
+func inject(t *testing.T, ns *netnstest.NS, frames ...[]byte) {
+	t.Helper()
+	index := ifindex(t, ns, "eth0")
+	ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, f := range frames {
+			err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index})
+			for errors.Is(err, unix.ENOBUFS) {
+				err = unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index})
+			}
+			// The kernel refuses what is shorter than a header or longer than the MTU.
+			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EMSGSIZE) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// TestCaptureStartStop: a hundred captures come and go, and a stalled one stays;
+// every datagram arrives.
+func TestCaptureStartStop(t *testing.T) {
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	pid := n.workerPID()
+	f := startFlow(t, a, b, "10.1.0.3")
+	for i := range 100 {
+		args := [][]string{
+			{"capture", "--count", "3"},
+			{"capture", "--count", "2", "--port", "c1", "--filter", "udp port 7000", "-w", filepath.Join(n.dir, "f.pcapng")},
+			{"capture", "--count", "5", "--json", "--direction", "out", "--segment"},
+		}[i%3]
+		n.cli(args...)
+	}
+	f.finish()
+	if got := n.workerPID(); got != pid {
+		t.Errorf("worker %d was replaced by %d", pid, got)
+	}
+}
+
+// TestCaptureStalledReader: a reader that doesn't read loses packets and is told
+// how many; the stream it watches is whole.
+func TestCaptureStalledReader(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	x, y := newEnd(t, "tap", 2, "access: blue", ""), newEnd(t, "tap", 3, "access: blue", "")
+	n := start(t, file("vlan: 10", x, y))
+	cmd := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", "-")
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	cmd.Stdout = pw
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	pw.Close()
+	head := make([]byte, 64)
+	if _, err := pr.Read(head); err != nil { // it watches, and from now on nobody reads
+		t.Fatal(err)
+	}
+	r, err := receive(y, y.v4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	if err := streamTCP(x, r.addr, 64<<20); err != nil {
+		t.Error(err)
+	}
+	whole := filepath.Join(n.dir, "f.pcapng")
+	out, err := os.Create(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	go func() {
+		_, _ = out.Write(head)
+		_, _ = out.ReadFrom(pr)
+	}()
+	lost := 0
+	n.until("the reader is told", func() bool {
+		ping(t, x.ns, y.v4, 1)
+		text, _ := exec.Command("tshark", "-n", "-r", whole, "-Y", "frame.drop_count", "-T", "fields", "-e", "frame.drop_count").Output()
+		for _, w := range strings.Fields(string(text)) {
+			v, _ := strconv.Atoi(w)
+			lost += v
+		}
+		return lost > 0
+	})
+	t.Logf("%d packets lost by the stalled reader", lost)
+}
+
+// TestCaptureUpgrade: a capture goes on with the next worker, and one that
+// nobody reads holds nothing up.
+func TestCaptureUpgrade(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	file, stalled := filepath.Join(n.dir, "f.pcapng"), filepath.Join(n.dir, "fifo")
+	if err := unix.Mkfifo(stalled, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hold, err := os.OpenFile(stalled, os.O_RDWR, 0) // open, so that the writer starts, and never read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.Close()
+	stuck := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", stalled)
+	if err := stuck.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stuck.Process.Kill(); _ = stuck.Wait() }()
+	n.until("the first capture has begun", func() bool {
+		out, err := a.Try("ping", "-n", "-q", "-f", "-c", "3000", "-s", "1400", "10.1.0.3") // 18 MB: more than all buffers
+		if err != nil {
+			t.Fatalf("ping: %v\n%s", err, out)
+		}
+		queued, err := unix.IoctlGetInt(int(hold.Fd()), unix.TIOCINQ) // of the pipe: FIONREAD
+		return err == nil && queued > 32<<10
+	})
+	r := n.record(file, "--filter", "udp port 7000")
+	f := startFlow(t, a, b, "10.1.0.3")
+	n.grows(file, "udp", 20)
+	n.cli("upgrade")
+	f.pass(500)
+	longest := f.finish()
+	n.grows(file, "udp", 2*500)
+	if out := r.stop(); !strings.Contains(out, "the worker was replaced") {
+		t.Errorf("the command says %q", out)
+	}
+	t.Logf("the longest wait was %v", longest)
+	if longest > time.Second {
+		t.Errorf("a datagram waited %v for the next worker", longest)
+	}
+}
+
+// TestCaptureHostile: ten thousand malformed frames through a captured port: the
+// same worker, a file that tshark reads, lines without a control character.
+func TestCaptureHostile(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	a, b, c := netnstest.New(t), netnstest.New(t), netnstest.New(t)
+	n := start(t, trio(a, b, c))
+	pid := n.workerPID()
+	f := startFlow(t, a, b, "10.1.0.3")
+	file := filepath.Join(n.dir, "f.pcapng")
+	r := n.record(file)
+	text := exec.Command(n.bin, "--socket", n.socket, "capture", "--direction", "in")
+	var lines syncBuffer
+	text.Stdout = &lines
+	if err := text.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer text.Process.Kill()
+	n.until("the lines flow", func() bool { return len(lines.String()) > 0 })
+	rng := rand.New(rand.NewPCG(10, 4))
+	frames := make([][]byte, 10000)
+	for i := range frames {
+		frames[i] = malformed(rng)
+	}
+	// In portions that the container's own queue of 1000 frames takes, so that all
+	// reach the switch.
+	for portion := range slices.Chunk(frames, 500) {
+		inject(t, c, portion...)
+		f.pass(5)
+	}
+	f.finish()
+	ping(t, a, "10.1.0.3", 3)
+	n.grows(file, "icmp.seq == 3", 2)
+	_ = text.Process.Signal(syscall.SIGINT)
+	if err := text.Wait(); err != nil {
+		t.Errorf("capture: %v", err)
+	}
+	r.stop()
+	if got := n.workerPID(); got != pid {
+		t.Errorf("worker %d was replaced by %d", pid, got)
+	}
+	if got := fields(t, file, "frame.len"); len(got) < len(frames) {
+		t.Errorf("%d packets in the file, want at least %d", len(got), len(frames))
+	}
+	if i := strings.IndexFunc(lines.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("the lines hold a control character: %q", lines.String()[max(0, i-100):i+1])
+	}
+}
+
+// malformed is a frame of a protocol that is decoded, cut and bent.
+func malformed(r *rand.Rand) []byte {
+	udp := func(port byte) []byte { return []byte{0, port, 0, port, 0, 30, 0, 0, 1, 2, 1, 0, 0, 9, 0, 9} }
+	ip4 := func(proto byte, rest []byte) []byte {
+		return append([]byte{0x45, 0, 0, byte(20 + len(rest)), 0, 0, 0, 0, 64, proto, 0, 0, 10, 1, 0, 2, 10, 1, 0, 3}, rest...)
+	}
+	ip6 := func(next byte, rest []byte) []byte {
+		b := append([]byte{0x60, 0, 0, 0, 0, byte(len(rest)), next, 64}, make([]byte, 32)...)
+		return append(b, rest...)
+	}
+	noise := make([]byte, 8+r.IntN(80))
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	kinds := [][]byte{
+		append([]byte{0x08, 0x00}, ip4(17, append(udp(53), noise...))...),
+		append([]byte{0x08, 0x00}, ip4(17, append(udp(67), noise...))...),
+		append([]byte{0x08, 0x00}, ip4(17, append([]byte{0, 9, 0x12, 0xb5, 0, 99, 0, 0, 8, 0, 0, 0, 0, 1, 1, 0}, noise...))...),
+		append([]byte{0x08, 0x00}, ip4(6, noise)...),
+		append([]byte{0x08, 0x00}, ip4(1, noise)...),
+		append([]byte{0x86, 0xdd}, ip6(58, noise)...),
+		append([]byte{0x86, 0xdd}, ip6(0, append([]byte{44, 9}, noise...))...),
+		append([]byte{0x86, 0xdd}, ip6(44, append([]byte{17, 0, 0, 1, 0, 0, 0, 0}, udp(53)...))...),
+		append([]byte{0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1}, noise...),
+		append([]byte{0x81, 0x00, 0, 10, 0x81, 0x00, 0, 20, 0x08, 0x00}, ip4(17, udp(53))...),
+		append([]byte{0x88, 0xcc, 2, 7, 4}, noise...),
+		append([]byte{0, 38, 0x42, 0x42, 3}, noise...),
+		noise,
+	}
+	b := append([]byte{0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, byte(0x10 + r.IntN(9))}, kinds[r.IntN(len(kinds))]...)
+	for range r.IntN(4) {
+		b[12+r.IntN(len(b)-12)] = byte(r.Uint32())
+	}
+	return b[:14+r.IntN(len(b)-13)]
+}
+
+// TestCaptureExtcap: Wireshark's own list of interfaces has the ports, and what
+// it starts captures.
+func TestCaptureExtcap(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, "host: h128\n"+pair(a, b))
+	// Where Wireshark looks: until 4.2, and from then on.
+	var dirs []string
+	for _, d := range []string{".config/wireshark/extcap", ".local/lib/wireshark/extcap"} {
+		dirs = append(dirs, filepath.Join(n.dir, d))
+	}
+	wrapper := fmt.Sprintf("#!/bin/sh\nexec %s --socket %s extcap \"$@\"\n", n.bin, n.socket)
+	for _, dir := range dirs {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "tapestry"), []byte(wrapper), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := append(os.Environ(), "HOME="+n.dir, "XDG_CONFIG_HOME=")
+	list := exec.Command("tshark", "-D")
+	list.Env = env
+	out, err := list.CombinedOutput()
+	for _, want := range []string{"tapestry (h128: all ports)", "tapestry-c1 (h128/c1)"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("tshark -D lists no %q: %v\n%s", want, err, out)
+		}
+	}
+	live := exec.Command("tshark", "-n", "-l", "-i", "tapestry-c1", "-f", "icmp", "-c", "2", "-T", "fields", "-e", "frame.comment")
+	live.Env = env
+	var seen, errs syncBuffer
+	live.Stdout, live.Stderr = &seen, &errs
+	if err := live.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer live.Process.Kill()
+	n.until("tshark shows a packet", func() bool {
+		ping(t, a, "10.1.0.3", 1)
+		return strings.Contains(seen.String(), "forward blue known_unicast → c")
+	})
+	if t.Failed() {
+		t.Log(errs.String())
+	}
+	if out := n.cli("extcap", "--extcap-interface", "tapestry", "--extcap-capture-filter", "hots"); !strings.Contains(out, "column 1") {
+		t.Errorf("a bad filter: %q", out)
+	}
+}
