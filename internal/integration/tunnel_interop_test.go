@@ -1,0 +1,132 @@
+package integration_test
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
+)
+
+// TestInteropFabric is two tapestries and the kernel's VXLAN device with a
+// bridge on one network.
+func TestInteropFabric(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		v6      bool
+		port    int
+		options []string
+	}{
+		{"ipv4", false, 4789, []string{"udpcsum"}},
+		{"ipv4 without checksum", false, 8472, []string{"noudpcsum"}},
+		{"ipv6", true, 8472, nil},
+		{"ipv6 without checksum", true, 4789, []string{"udp6zerocsumtx", "udp6zerocsumrx"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			netnstest.Require(t, "bridge")
+			f := newFabric(t, 3)
+			config := f.file(c.v6, c.port, 1, 2, 3)
+			one, two := f.up(1, config), f.up(2, config)
+			f.kernelHost(3, c.v6, c.port, c.options...)
+			f.meet(1, 2)
+			f.meet(3, 1)
+			f.meet(3, 2)
+			f.exchange(3, 1)
+			f.exchange(1, 3)
+			f.exchange(2, 3)
+			for _, n := range []*node{one, two} {
+				n.until("the kernel's VTEP is up, and known to answer nothing", func() bool {
+					p := n.peers()["h3"]
+					return p.State == "up" && p.Passive && p.Established >= 0
+				})
+				var s struct {
+					Refused uint64 `json:"tunnel_refused"`
+				}
+				n.json(&s, "stats")
+				if s.Refused != 0 {
+					t.Errorf("%d datagrams refused", s.Refused)
+				}
+			}
+			f.conserved()
+		})
+	}
+}
+
+// kernelHost makes host i the kernel's VXLAN device and bridge, which flood to
+// the hosts before it.
+func (f *fabric) kernelHost(i int, v6 bool, port int, options ...string) {
+	f.t.Helper()
+	h, bare := f.hosts[i-1], func(i int) string { return strings.Trim(underlayAddr(i, v6), "[]") }
+	h.underlay.Run(append([]string{"ip", "link", "add", "vx0", "type", "vxlan", "id", "10010", "local", bare(i), "dstport", fmt.Sprint(port)}, options...)...)
+	h.underlay.Run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+	for to := 1; to < i; to++ {
+		h.underlay.Run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vx0", "dst", bare(to))
+	}
+	f.wire(i, "br0")
+	h.underlay.Run("ip", "link", "set", "vx0", "master", "br0", "up")
+	h.underlay.Run("ip", "link", "set", "br0", "up")
+}
+
+// wire puts the container of host i on a veth whose other end, v0, belongs to a
+// bridge, unless that is "".
+func (f *fabric) wire(i int, bridge string) {
+	f.t.Helper()
+	h := f.hosts[i-1]
+	h.underlay.Run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", h.container.Name())
+	if bridge != "" {
+		h.underlay.Run("ip", "link", "set", "v0", "master", bridge)
+	}
+	h.underlay.Run("ip", "link", "set", "v0", "up")
+	h.container.Run("ip", "link", "set", "eth0", "address", fmt.Sprintf("02:00:00:00:00:%02x", i), "mtu", "1430", "up")
+	h.container.Run("ip", "addr", "add", fmt.Sprintf("10.1.0.%d/24", i), "dev", "eth0")
+	h.container.Run("ip", "-6", "addr", "add", fmt.Sprintf("fd00::%d/64", i), "dev", "eth0", "nodad")
+}
+
+// TestInteropTsharkVXLAN has tshark take apart what leaves for a peer.
+func TestInteropTsharkVXLAN(t *testing.T) {
+	netnstest.Require(t, "tshark")
+	f := newFabric(t, 2)
+	config := f.file(false, 4789, 1, 2)
+	f.up(1, config)
+	f.up(2, config)
+	f.meet(1, 2)
+	pcap := filepath.Join(t.TempDir(), "x.pcap")
+	c := exec.Command("tshark", "-q", "-i", wiretest.Interface, "-F", "pcap", "-w", pcap, "-a", "duration:4", "-f", "udp port 4789")
+	f.hosts[1].underlay.Start(c)
+	f.hosts[0].node.until("tshark captures", func() bool {
+		f.meet(1, 2)
+		out, err := exec.Command("tshark", "-r", pcap, "-c", "1").Output()
+		return err == nil && len(out) > 0
+	})
+	f.exchange(1, 2)
+	for _, s := range []string{"0", "1", "1400"} {
+		ping(t, f.hosts[0].container, "10.1.0.2", 1, "-s", s, "-t", "7", "-Q", "0x48")
+	}
+	_ = c.Wait() // it ends by its own clock
+	tshark := func(filter string, more ...string) string {
+		out, err := exec.Command("tshark", append([]string{"-n", "-r", pcap, "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE",
+			"-o", "tcp.check_checksum:TRUE", "-Y", filter}, more...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	sent := "ip.src == 192.0.2.1 && "
+	for what, filter := range map[string]string{
+		"malformed or a wrong checksum": sent + "(_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 || tcp.checksum.status == 0)",
+		"no VXLAN":                      sent + "!vxlan",
+		"other flags":                   sent + "vxlan && udp.payload[0:4] != 08:00:00:00",
+		"a fragment":                    sent + "(ip.flags.mf == 1 || ip.frag_offset > 0)",
+		"a port that isn't dynamic":     sent + "udp.srcport#1 < 49152",
+	} {
+		if out := tshark(filter); out != "" {
+			t.Errorf("%s:\n%s", what, out)
+		}
+	}
+	if out := tshark(sent+"vxlan.vni == 10010 && icmp.type == 8", "-T", "fields", "-e", "ip.ttl", "-e", "ip.dsfield"); !strings.Contains(out, "64,7\t0x48,0x48") {
+		t.Errorf("TTLs and TOS of pings, outer and inner: %q, want 64 outside and 7 inside", out)
+	}
+}
