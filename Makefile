@@ -10,7 +10,7 @@ BIN       = bin/tapestry
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test unit race lint integration interop fuzz bench bench-compare demo cover generate clean
+.PHONY: help setup build test unit race lint integration interop fuzz bench bench-tunnel bench-compare demo cover generate clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 10s) each
 
 bench: build ## the switch beside the kernel's bridge, in one run; ratios
 	$(BIN) bench
+
+bench-tunnel: build ## two hosts: tunnels beside the kernel's VXLAN device and bridge
+	$(BIN) bench --tunnel
 
 bench-compare: ## micro-benchmarks of two commits: make bench-compare OLD=REV NEW=REV
 	.ci/bench-compare $(OLD) $(NEW)

@@ -31,12 +31,14 @@ type daemon struct {
 	errs    bytes.Buffer  // its log
 	pids    []int         // keeper and worker
 	startup time.Duration // until it forwarded
+	beside  *daemon       // another that stops with it; nil = none
 }
 
 // startDaemon runs a switch with the configuration and waits until all its ports
 // are up. Its socket and state are in dir. Ports is how many the configuration
-// has.
-func startDaemon(ctx context.Context, program, dir, config string, ports int) (*daemon, error) {
+// has. Through is a program that becomes it, in another namespace; none = the
+// caller's.
+func startDaemon(ctx context.Context, program, dir, config string, ports int, through ...string) (*daemon, error) {
 	file, socket := filepath.Join(dir, "bench.yaml"), filepath.Join(dir, "sock")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
@@ -44,7 +46,8 @@ func startDaemon(ctx context.Context, program, dir, config string, ports int) (*
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
 	}
-	d := &daemon{cmd: exec.CommandContext(ctx, program, "up", "-c", file, "--socket", socket, "--state", filepath.Join(dir, "state"))}
+	line := append(through, program, "up", "-c", file, "--socket", socket, "--state", filepath.Join(dir, "state"))
+	d := &daemon{cmd: exec.CommandContext(ctx, line[0], line[1:]...)}
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	d.cmd.Dir = dir
 	d.cmd.Stderr = &d.errs
@@ -61,12 +64,12 @@ func startDaemon(ctx context.Context, program, dir, config string, ports int) (*
 		return nil, fmt.Errorf("start switch: %w", err)
 	}
 	late := time.AfterFunc(readyTime+time.Duration(ports)*readyEach, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) })
-	line, err := bufio.NewReader(out).ReadString('\n')
+	said, err := bufio.NewReader(out).ReadString('\n')
 	late.Stop()
 	d.startup = time.Since(begin)
-	if err != nil || strings.TrimSpace(line) != "ready" {
+	if err != nil || strings.TrimSpace(said) != "ready" {
 		d.stop()
-		return nil, fmt.Errorf("start switch: it said %q instead of ready: %s", strings.TrimSpace(line), d.lastWords())
+		return nil, fmt.Errorf("start switch: it said %q instead of ready: %s", strings.TrimSpace(said), d.lastWords())
 	}
 	if err := d.check(ctx, socket); err != nil {
 		d.stop()
@@ -99,6 +102,9 @@ func (d *daemon) check(ctx context.Context, socket string) error {
 
 // stop ends the switch and waits until it has.
 func (d *daemon) stop() {
+	if d.beside != nil {
+		d.beside.stop()
+	}
 	if d.cmd.ProcessState != nil {
 		return
 	}

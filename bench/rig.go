@@ -131,12 +131,18 @@ func (r *rig) subject(ctx context.Context, name string) (*subject, error) {
 		return nil, err
 	}
 	s := &subject{ends: ends}
-	if name == onKernel {
+	switch {
+	case name == onKernel:
 		err = r.buildKernel(ends)
-	} else {
+	case strings.HasPrefix(name, "vxlan"), strings.HasPrefix(name, "fabric"):
+		s.daemon, err = r.buildTwoHosts(ctx, name)
+	default:
 		s.daemon, err = r.buildSwitch(ctx, name)
 	}
 	if err != nil {
+		if s.daemon != nil {
+			s.daemon.stop()
+		}
 		return nil, err
 	}
 	r.subjects[name] = s

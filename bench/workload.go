@@ -54,7 +54,7 @@ func workloads() []workload {
 	rtt := pktgen.Flow{Kind: pktgen.PingPong, Size: 64}
 	apart := rtt
 	apart.Apart = true
-	return []workload{
+	local := []workload{
 		against("tcp1", "TCP, 1 stream, TAP ports", onKernel, onTAP, tcp1, atLeast(0.85)),
 		against("tcp4", "TCP, 4 streams, TAP ports", onKernel, onTAP, tcp4, atLeast(0.42)),
 		against("udp60", "UDP, 60-byte frames, TAP ports", onKernel, onTAP, small, atLeast(2.0)),
@@ -68,6 +68,7 @@ func workloads() []workload {
 		memory("rss-2", "resident memory, 2 ports", onTAP, nil),
 		fdbLookup(), fdbMemory(), learning(), observersOff(),
 	}
+	return append(local, tunnelWorkloads()...)
 }
 
 // Names are the names of all workloads, in order.

@@ -17,10 +17,10 @@ import (
 
 func (c *cli) bench() *cobra.Command {
 	o := bench.Options{Version: version}
-	var quick bool
+	var quick, tunnel bool
 	var save string
 	cmd := &cobra.Command{
-		Use: "bench [--quick] [--only NAME]... [--save]", Short: "Measure this machine: the switch beside the kernel's own bridge", Args: args(),
+		Use: "bench [--quick] [--tunnel] [--only NAME]... [--save]", Short: "Measure this machine: the switch beside the kernel's own bridge", Args: args(),
 		Long: `Measures throughput, latency and memory of the switch and of the kernel's bridge
 in alternating rounds, and prints medians and the median of the rounds' ratios.
 Everything happens in namespaces of its own, which takes root; nothing is left
@@ -31,6 +31,9 @@ What each workload measures, and how, is in bench/README.md. They are:
 		Example:               "  tapestry bench --quick\n  tapestry bench --only tcp1 --only rtt --rounds 9\n  tapestry bench --save",
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if tunnel {
+				o.Only = append(o.Only, bench.TunnelNames()...)
+			}
 			if quick {
 				o.Rounds, o.Window = 3, time.Second
 			}
@@ -56,6 +59,7 @@ What each workload measures, and how, is in bench/README.md. They are:
 	cmd.Flags().IntVar(&o.Rounds, "rounds", 5, "how often each workload is measured")
 	cmd.Flags().DurationVar(&o.Window, "window", 3*time.Second, "how long each measurement counts")
 	cmd.Flags().BoolVar(&quick, "quick", false, "3 rounds of 1s: a glance, too short to quote")
+	cmd.Flags().BoolVar(&tunnel, "tunnel", false, "measure two hosts: tunnels beside the kernel's VXLAN device and bridge")
 	cmd.Flags().StringArrayVar(&o.Only, "only", nil, "measure this workload only; may be given several times")
 	cmd.Flags().StringVar(&save, "save", "", "write the results as JSON and Markdown to this folder (default bench/results)")
 	cmd.Flags().Lookup("save").NoOptDefVal = "bench/results"
