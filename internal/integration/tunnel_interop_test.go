@@ -2,6 +2,8 @@ package integration_test
 
 import (
 	"fmt"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -129,4 +131,67 @@ func TestInteropTsharkVXLAN(t *testing.T) {
 	if out := tshark(sent+"vxlan.vni == 10010 && icmp.type == 8", "-T", "fields", "-e", "ip.ttl", "-e", "ip.dsfield"); !strings.Contains(out, "64,7\t0x48,0x48") {
 		t.Errorf("TTLs and TOS of pings, outer and inner: %q, want 64 outside and 7 inside", out)
 	}
+}
+
+// TestInteropOVS is Open vSwitch's userspace VTEP as a second host: bridge phy
+// is the underlay's own, bridge int has the container and the tunnel.
+func TestInteropOVS(t *testing.T) {
+	netnstest.Require(t, "ovs", "ethtool")
+	f := newFabric(t, 2)
+	one := f.up(1, f.file(false, 4789, 1, 2))
+	f.openVSwitch(2)
+	f.meet(1, 2)
+	f.meet(2, 1)
+	f.exchange(1, 2)
+	f.exchange(2, 1)
+	one.until("its VTEP is up, and known to answer nothing", func() bool {
+		p := one.peers()["h2"]
+		return p.State == "up" && p.Passive
+	})
+	f.conserved()
+}
+
+// openVSwitch runs Open vSwitch with a database of its own on host i.
+func (f *fabric) openVSwitch(i int) {
+	f.t.Helper()
+	h := f.hosts[i-1]
+	dir, err := os.MkdirTemp("", "ovs") // a socket's path is short
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { os.RemoveAll(dir) })
+	in := func(name string) string { return filepath.Join(dir, name) }
+	run := func(program string, args ...string) {
+		f.t.Helper()
+		h.underlay.Run(append([]string{"env", "OVS_RUNDIR=" + dir, "OVS_DBDIR=" + dir, "OVS_LOGDIR=" + dir, program}, args...)...)
+	}
+	serve := func(program string, args ...string) {
+		c := exec.Command(program, args...)
+		c.Env = append(os.Environ(), "OVS_RUNDIR="+dir, "OVS_DBDIR="+dir, "OVS_LOGDIR="+dir)
+		h.underlay.Start(c)
+	}
+	run("ovsdb-tool", "create", in("db"), "/usr/share/openvswitch/vswitch.ovsschema")
+	serve("ovsdb-server", in("db"), "--remote=punix:"+in("sock"), "--unixctl="+in("ctl"))
+	f.hosts[0].node.until("the database answers", func() bool { _, err := os.Stat(in("sock")); return err == nil })
+	vsctl := func(args ...string) { run("ovs-vsctl", append([]string{"--db=unix:" + in("sock")}, args...)...) }
+	vsctl("--no-wait", "init")
+	serve("ovs-vswitchd", "unix:"+in("sock"), "--disable-system", "--unixctl="+in("vctl"))
+
+	v4, _ := wiretest.Addr(i - 1)
+	var mac net.HardwareAddr
+	h.underlay.Do(func() error {
+		under, err := net.InterfaceByName(wiretest.Interface)
+		if err == nil {
+			mac = under.HardwareAddr
+		}
+		return err
+	})
+	f.wire(i, "")
+	h.container.Run("ethtool", "-K", "eth0", "tx", "off")
+	vsctl("add-br", "phy", "--", "set", "bridge", "phy", "datapath_type=netdev", "other_config:hwaddr="+strings.ReplaceAll(mac.String(), ":", "\\:"), "--", "add-port", "phy", wiretest.Interface)
+	h.underlay.Run("ip", "addr", "flush", "dev", wiretest.Interface)
+	h.underlay.Run("ip", "addr", "add", v4, "dev", "phy")
+	h.underlay.Run("ip", "link", "set", "phy", "up")
+	vsctl("add-br", "int", "--", "set", "bridge", "int", "datapath_type=netdev", "--", "add-port", "int", "v0",
+		"--", "add-port", "int", "vx0", "--", "set", "interface", "vx0", "type=vxlan", "options:remote_ip="+underlayAddr(1, false), "options:key=10010")
 }
