@@ -39,7 +39,7 @@ func buildKeys() []Key {
 		{Path: "profile", Type: "choice", Default: "strict", Choices: profiles, Doc: "strict: guards on. lab: every reserved group address is relayed, guards and coalescing are off."},
 	}, offloadKeys("offload", "on; coalesce off in lab", "")...)
 	keys = append(keys,
-		Key{Path: "offload.spin", Type: "duration", Default: "20us", Doc: "How long a loop polls before it sleeps, 0s to 1ms; 0s = never."},
+		Key{Path: "offload.spin", Type: "duration", Default: "20us", Doc: "How long a loop polls before it sleeps, 0s to 1ms; 0s = never. Up to five times that while its waits are that short."},
 		Key{Path: "ageing", Type: "duration", Default: "300s", Doc: "FDB ageing time; 0s = never."},
 		Key{Path: "fdb_limit", Type: "number", Default: "1048576", Unit: "entries", Min: 1, Max: maxFDBLimit, Doc: "FDB entries in all."},
 		Key{Path: "networks", Type: "map by name", Doc: "The broadcast domains."})

@@ -24,6 +24,10 @@ const (
 	// from a port that polls as failed or readable, before it counts as gone.
 	emptyErrors = 8
 	emptyReads  = 4096
+	// briefSpins is by how much the spin time grows while waits turn out to be
+	// that short, as they are between a question and its answer. One that is
+	// longer ends it.
+	briefSpins = 5
 	// hearingLoop polls all receivers: their frames may be of one port, and what
 	// is remembered of a port has one writer.
 	hearingLoop = 0
@@ -46,6 +50,8 @@ type loop struct {
 	wall   time.Time
 	tick   fdb.Tick
 	events [maxEvents]unix.EpollEvent
+	idle   time.Duration // since when there was nothing to do when it fell asleep; 0 = it did not
+	brief  bool          // the last sleep was so short that to poll on would have paid
 
 	// Of the present batch.
 	batch    *frame.Batch
@@ -181,6 +187,9 @@ func (l *loop) run() {
 	for {
 		n := l.wait()
 		l.now, l.wall = l.sw.clock.read()
+		if l.idle != 0 {
+			l.brief = l.now-l.idle < briefSpins*l.sw.spin
+		}
 		l.tick = l.sw.clock.tick(l.now)
 		l.teacher.Wall = l.wall.UnixNano()
 		l.cells.wakeups.add(1)
@@ -208,11 +217,17 @@ func (l *loop) run() {
 
 // wait polls until something is to be done and returns how many events there
 // are. It polls without sleeping, giving its core to whoever wants it, for the
-// spin time after the last work: a wake-up of a halted core costs more.
+// spin time after the last work: a wake-up of a halted core costs more. It polls
+// longer while that would have spared it the last sleep.
 func (l *loop) wait() int {
+	l.idle = 0
 	if l.sw.spin > 0 {
+		limit := l.sw.spin
+		if l.brief {
+			limit *= briefSpins
+		}
 		start, now := l.now, l.now
-		for spins := 0; now-start < l.sw.spin || spins == 0; spins++ {
+		for spins := 0; now-start < limit || spins == 0; spins++ {
 			n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll),
 				uintptr(unsafe.Pointer(&l.events)), maxEvents, 0, 0, 0)
 			if e == 0 && n > 0 {
@@ -227,6 +242,7 @@ func (l *loop) wait() int {
 			now, _ = l.sw.clock.read()
 		}
 		l.cells.spinTime.add(uint64(max(now-start, 0)))
+		l.idle = start
 	}
 	for {
 		n, err := unix.EpollWait(l.epoll, l.events[:], -1)

@@ -78,7 +78,7 @@ func TestMachine(t *testing.T) {
 	if gwPort.MTU != 1500 {
 		t.Errorf("got %+v, want the default MTU", gwPort)
 	}
-	up, _ := mustOpen(t, w, keeper.PortRequest{Name: "up", Kind: keeper.KindDevice, Device: "lo"})
+	up, _ := mustOpen(t, w, keeper.PortRequest{Name: "up", Kind: keeper.KindDevice, Device: gwPort.Device})
 	if !up.Packet {
 		t.Errorf("got %+v, want a packet socket", up)
 	}
