@@ -84,6 +84,9 @@ func namespaceOf(r PortRequest) (*netns.Handle, error) {
 }
 
 func openDevice(r PortRequest, p PortReply) (PortReply, int, error) {
+	if err := checkDevice(r.Device); err != nil {
+		return PortReply{}, -1, err
+	}
 	d, err := packet.Open(r.Device, r.NoGSO)
 	if err != nil {
 		return PortReply{}, -1, err
@@ -95,6 +98,20 @@ func openDevice(r PortRequest, p PortReply) (PortReply, int, error) {
 		return PortReply{}, -1, err
 	}
 	return p, d.FD, nil
+}
+
+// checkDevice refuses an interface that can be no port.
+func checkDevice(name string) error {
+	c, err := link.Open(nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := c.ByName(name)
+	if err == nil && l.Loop {
+		return invalid("open device %s: a loopback gives back every frame that it is given, and can be no port", name)
+	}
+	return err
 }
 
 // awaitPair waits for the carrier of a veth end that has just been switched on:

@@ -82,6 +82,9 @@ func TestMachine(t *testing.T) {
 	if !up.Packet {
 		t.Errorf("got %+v, want a packet socket", up)
 	}
+	if _, _, err := w.Open(keeper.PortRequest{Name: "lo", Kind: keeper.KindDevice, Device: "lo"}); code(err) != keeper.CodeInvalid {
+		t.Errorf("a loopback as a port: got %v, want %s", err, keeper.CodeInvalid)
+	}
 	changeSettings(t, w, own)
 	refuse(t, w, c1, own)
 

@@ -50,9 +50,6 @@ func open(name string, noGSO bool) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.Loop {
-		return nil, fmt.Errorf("open %s: a loopback gives back every frame that it is given, and can be no port: %w", name, unix.EINVAL)
-	}
 	// Protocol 0 receives nothing until the socket is bound to the interface.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
