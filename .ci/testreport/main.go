@@ -1,5 +1,6 @@
 // Command testreport reads go test -json from standard input, prints one line a
-// package, the output of what failed, and every skip with its reason.
+// package, the output of what failed, and every skip with its reason. With
+// TAPESTRY_TEST_REQUIRE set, as in CI, a skip is a failure.
 package main
 
 import (
@@ -38,7 +39,11 @@ func main() {
 		r.add(e)
 	}
 	r.print()
-	if len(r.failed) > 0 || len(r.build) > 0 || r.passed == 0 {
+	mayNotSkip := os.Getenv("TAPESTRY_TEST_REQUIRE") != ""
+	if mayNotSkip && r.skipped > 0 {
+		fmt.Println("tests were skipped where TAPESTRY_TEST_REQUIRE demands that none is")
+	}
+	if len(r.failed) > 0 || len(r.build) > 0 || r.passed == 0 || (mayNotSkip && r.skipped > 0) {
 		os.Exit(1)
 	}
 }
