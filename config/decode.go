@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tapestry-net/tapestry/internal/spell"
 )
 
 // place is where a field stands in a file; the zero value is nowhere.
@@ -217,7 +219,7 @@ func suggest(got string, words []string) string {
 	best, least := "", 3
 	if len(got) <= 64 && len(words) <= 1000 {
 		for _, w := range words {
-			if n := distance(got, w); n < least && n < len(w) {
+			if n := spell.Distance(got, w); n < least && n < len(w) {
 				best, least = w, n
 			}
 		}
@@ -229,24 +231,4 @@ func suggest(got string, words []string) string {
 		return ""
 	}
 	return "; known: " + strings.Join(words, ", ")
-}
-
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diag, row[j+1] = row[j+1], min(diag+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -3,6 +3,8 @@ package filter
 import (
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/tapestry-net/tapestry/internal/spell"
 )
 
 // Error says what is wrong with an expression, and where.
@@ -28,30 +30,9 @@ func (l *lexer) errorf(at int, format string, args ...any) *Error {
 func nearest(s string) string {
 	best, least := "", min(3, len(s))
 	for _, w := range vocabulary() {
-		if d := distance(s, w); d < least {
+		if d := spell.Distance(s, w); d < least {
 			best, least = w, d
 		}
 	}
 	return best
-}
-
-// distance counts the single-character edits between a and b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

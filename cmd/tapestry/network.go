@@ -61,14 +61,7 @@ func (c *cli) networkShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var names []string
-			for _, n := range list {
-				if n.Name == a[0] {
-					return c.print(n, func() { c.printNetwork(n) })
-				}
-				names = append(names, n.Name)
-			}
-			return notFound("network", a[0], names)
+			return showOne(c, "network", a[0], list, func(n api.Network) string { return n.Name }, c.printNetwork)
 		},
 	}
 }

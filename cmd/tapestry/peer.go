@@ -62,14 +62,7 @@ func (c *cli) peerShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var names []string
-			for _, p := range list {
-				if p.Name == a[0] {
-					return c.print(p, func() { c.printPeer(p) })
-				}
-				names = append(names, p.Name)
-			}
-			return notFound("peer", a[0], names)
+			return showOne(c, "peer", a[0], list, func(p api.Peer) string { return p.Name }, c.printPeer)
 		},
 	}
 }

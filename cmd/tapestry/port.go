@@ -65,14 +65,7 @@ func (c *cli) portShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var names []string
-			for _, p := range list {
-				if p.Name == a[0] {
-					return c.print(p, func() { c.printPort(p) })
-				}
-				names = append(names, p.Name)
-			}
-			return notFound("port", a[0], names)
+			return showOne(c, "port", a[0], list, func(p api.Port) string { return p.Name }, c.printPort)
 		},
 	}
 }

@@ -114,3 +114,15 @@ func (c *cli) changes(r api.ApplyReply) error {
 		}
 	})
 }
+
+// showOne prints the item of list whose name is want, or says which there are.
+func showOne[T any](c *cli, kind, want string, list []T, name func(T) string, show func(T)) error {
+	var names []string
+	for _, item := range list {
+		if name(item) == want {
+			return c.print(item, func() { show(item) })
+		}
+		names = append(names, name(item))
+	}
+	return notFound(kind, want, names)
+}

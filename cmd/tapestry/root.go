@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/spell"
 )
 
 // cli is one run of the program.
@@ -164,7 +165,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	best, least := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := distance(bad, f.Name); d < least && !f.Hidden {
+		if d := spell.Distance(bad, f.Name); d < least && !f.Hidden {
 			best, least = f.Name, d
 		}
 	})
@@ -178,32 +179,11 @@ func flagError(cmd *cobra.Command, err error) error {
 func nearest(s string, names []string) string {
 	best, least := "", 3
 	for _, n := range names {
-		if d := distance(s, n); d < least {
+		if d := spell.Distance(s, n); d < least {
 			best, least = n, d
 		}
 	}
 	return best
-}
-
-// distance counts the single-character edits between a and b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // known refuses a name that is none of names.

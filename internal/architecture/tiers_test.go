@@ -16,6 +16,7 @@ const module = "github.com/tapestry-net/tapestry"
 // tiers, or from its own where peers says so. The longest matching prefix counts.
 var tiers = map[string]int{
 	"switch/frame":          0,
+	"internal/spell":        0,
 	"fdb":                   1,
 	"internal/offload":      1,
 	"tunnel/vxlan":          1,
