@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 
@@ -129,48 +128,19 @@ func whole(b []byte) bool {
 //
 // Hot path: no allocation.
 func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos uint8, size int) {
-	vni, inner, why := vxlan.Parse(datagram, t.reserved)
-	if why == frame.ReasonNone && vni == 0 {
+	a, why := t.arrive(v, c, datagram, tos)
+	if why == frame.UnknownVNI && a.vni == 0 {
 		if m, ok := parseMessage(datagram); ok {
 			t.hear(c.peer, m, len(datagram))
 			return
 		}
 	}
-	var n *network
-	if why == frame.ReasonNone {
-		n = v.network(vni)
-		why = admission(c, n, inner, tos)
-	}
 	if why != frame.ReasonNone {
 		t.refuse(c, why, 1)
 		return
 	}
-	mtu := n.MTU
-	if mtu == 0 {
-		mtu = defaultMTU
-	}
 	c.peer.frames.add(1)
-	b.Frames = append(b.Frames, frame.Frame{Data: inner, In: c.peer.id, VID: n.VID, GSO: restore(inner, size, mtu)})
-}
-
-// admission says why an inner frame of network n, nil for none, must not come in
-// from c.
-//
-// Hot path: no allocation.
-func admission(c *carrier, n *network, inner []byte, tos uint8) frame.Reason {
-	switch {
-	case n == nil:
-		return frame.UnknownVNI
-	case !c.carries(n.VID):
-		return frame.VNINotAllowed
-	case n.Encrypt:
-		return frame.PlaintextRefused
-	case frame.EtherType(binary.BigEndian.Uint16(inner[12:])) == frame.EtherTypeCTag:
-		return frame.InnerTagged
-	case !decapECN(inner, tos):
-		return frame.BadHeader
-	}
-	return frame.ReasonNone
+	b.Frames = append(b.Frames, a.made(c, size))
 }
 
 // hear passes a message on to the goroutine that tends the peers. When it has

@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"encoding/binary"
 	"errors"
 	"sync/atomic"
 	"syscall"
@@ -79,46 +78,25 @@ func (p *Peer) Transmit(b *frame.Batch) (sent int, err error) {
 //
 // Hot path: no allocation.
 func (p *Peer) encapsulate(v *view, s *udpio.Sender, d *udpio.Dest, f *frame.Frame, i int) frame.Reason {
-	vid, stored := f.Push.VID(), f.Pop
-	if !f.Push.Present() && !f.Pop && len(f.Data) >= frame.HeaderLen+frame.TagLen {
-		vid, stored = frame.VID(binary.BigEndian.Uint16(f.Data[frame.HeaderLen:])&0xfff), true
+	c, why := p.judge(v, f)
+	if why == frame.MTUExceeded && f.Copies > 0 {
+		p.t.tooBig(p, c.net, f, c.after, c.limit)
 	}
-	n := v.nets[vid&0xfff]
-	switch {
-	case n == nil || p.down.Load() || len(f.Data) < frame.HeaderLen+frame.TagLen:
-		return frame.EgressDown
-	case n.Encrypt:
-		return frame.NotEncryptedYet
+	if why != frame.ReasonNone {
+		return why
 	}
-	after := 12 // where the inner frame goes on behind its addresses
-	if stored {
-		after += frame.TagLen
-	}
-	size := 12 + len(f.Data) - after
-	for _, part := range f.Frags {
-		size += len(part)
-	}
-	if limit := p.limit(n); size-frame.HeaderLen > limit {
-		if f.Copies > 0 {
-			p.t.tooBig(p, n, f, after, limit)
-		}
-		return frame.MTUExceeded
-	}
-	if frame.EtherType(binary.BigEndian.Uint16(f.Data[after:])) == frame.EtherTypeCTag {
-		return frame.InnerTagged // the far side would refuse it
-	}
-	hash, tos := flow(f.Data, f.Data[after:])
+	hash, tos := flow(f.Data, f.Data[c.after:])
 	sock := p.t.pool(d).Pick(hash)
 	if sock == nil {
 		return frame.EgressDown
 	}
-	if stored {
+	if c.stored {
 		h := s.Begin(sock, d, tos, vxlan.HeaderLen+12)
-		vxlan.Put(h, n.VNI)
+		vxlan.Put(h, c.net.VNI)
 		copy(h[vxlan.HeaderLen:], f.Data[:12])
-		s.Payload(f.Data[after:])
+		s.Payload(f.Data[c.after:])
 	} else {
-		vxlan.Put(s.Begin(sock, d, tos, vxlan.HeaderLen), n.VNI)
+		vxlan.Put(s.Begin(sock, d, tos, vxlan.HeaderLen), c.net.VNI)
 		s.Payload(f.Data)
 	}
 	for _, part := range f.Frags {
@@ -126,15 +104,6 @@ func (p *Peer) encapsulate(v *view, s *udpio.Sender, d *udpio.Dest, f *frame.Fra
 	}
 	s.End(i)
 	return frame.ReasonNone
-}
-
-// limit is the longest packet of n that reaches p in one piece.
-func (p *Peer) limit(n *network) int {
-	limit := int(p.inner.Load())
-	if n.MTU != 0 && n.MTU < limit {
-		return n.MTU
-	}
-	return limit
 }
 
 // cause is the reason for an error of sending.
