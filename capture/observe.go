@@ -18,6 +18,10 @@ const (
 // String returns in, out or both.
 func (d Direction) String() string { return [...]string{"none", "in", "out", "both"}[d&Both] }
 
+// Strangers stands for the port of what came in by none: datagrams that a tunnel
+// refused because it knows no peer that could have sent them.
+const Strangers frame.PortID = 0
+
 // Named is how many copies of a flood a decision names; the rest are counted.
 const Named = 8
 
@@ -77,7 +81,7 @@ func tagOf(data []byte) frame.Tag {
 	return h.Tag
 }
 
-// Observe implements vswitch.Observer. It never waits: what doesn't fit is counted.
+// Observe implements vswitch.Observer and tunnel.Observer. It never waits: what doesn't fit is counted.
 //
 // Hot path: no allocation.
 func (r *Ring) Observe(o *frame.Observation) {

@@ -61,7 +61,8 @@ type loop struct {
 	teacher  fdb.Teacher
 	tally    tally
 	observed *watch
-	copies   []Copy // of the observed batch
+	shown    Observation // one frame of the observed batch
+	copies   []Copy      // and all its copies
 	ends     [frame.BatchLen]int32
 
 	egress *offload.Egress
@@ -311,7 +312,9 @@ func (l *loop) receiveAny(v *view, h *hearer) {
 //
 // Hot path: no allocation.
 func (l *loop) forward(v *view, b *frame.Batch) {
-	l.observed = l.sw.watcher.Load()
+	if l.observed = l.sw.watcher.Load(); l.observed != nil {
+		_, l.wall = l.sw.clock.read()
+	}
 	for i := range b.Frames {
 		in, f, h := l.ins[i], &b.Frames[i], &l.headers[i]
 		vid, why := v.classify(in, f, h)
@@ -387,16 +390,18 @@ func (l *loop) dispatch(v *view, in *port, f *frame.Frame, h *frame.Header, d *f
 	}
 }
 
-// show tells the observers of the batch.
+// show tells the observers of the batch. Its frames were waiting together, and
+// when each of them came nobody knows: a nanosecond apart, they keep their order
+// in programs that sort by time.
 func (l *loop) show(b *frame.Batch) {
 	start := int32(0)
 	for i := range b.Frames {
-		o := Observation{Time: l.wall, In: l.ins[i].id, Frame: &b.Frames[i], Verdict: l.verdicts[i], Copies: l.copies[start:l.ends[i]]}
+		l.shown = Observation{Time: l.wall.Add(time.Duration(i)), In: l.ins[i].id, Frame: &b.Frames[i], Verdict: l.verdicts[i], Copies: l.copies[start:l.ends[i]]}
 		start = l.ends[i]
 		for _, w := range l.observed.list {
-			w.Observe(&o)
+			w.Observe(&l.shown)
 		}
 	}
 	l.copies = l.copies[:0]
-	l.observed = nil
+	l.observed, l.shown = nil, Observation{}
 }

@@ -72,14 +72,21 @@ func in(vni vxlan.VNI, b []byte) []byte {
 // are bare sockets.
 func loopHost(t testing.TB, edit func(*tunnel.Options)) (*host, *mem.Port) {
 	t.Helper()
+	q := loopQueue(t)
+	h := newHost(t, nil, "127.0.0.1:0", q, edit)
+	h.apply()
+	return h, q
+}
+
+// loopQueue is a port in memory with every offload.
+func loopQueue(t testing.TB) *mem.Port {
+	t.Helper()
 	q, err := mem.New(mem.Options{Offloads: ^frame.Offloads(0)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { q.Close() })
-	h := newHost(t, nil, "127.0.0.1:0", q, edit)
-	h.apply()
-	return h, q
+	return q
 }
 
 var (

@@ -38,22 +38,14 @@ func (c *counts) load() (d Drops) {
 	return d
 }
 
-// Refused is what the tunnel received and never made a frame of: by no peer, or
-// by any. Sum them for the whole.
-func (t *Tunnel) refuse(c *carrier, why frame.Reason, n int) {
-	if c == nil {
-		t.strangers[why].add(n)
-		return
-	}
-	c.peer.drops[why].add(n)
-}
-
 // receiver reads the socket. It belongs to the loop that polls it.
 type receiver struct {
 	t    *Tunnel
 	udp  *udpio.Receiver
 	runs []udpio.Datagram // read; runs[0] is under way
 	next int              // datagram of runs[0]
+
+	shown []byte // of observers: one datagram with its outer headers
 }
 
 func (r *receiver) FD() int       { return r.udp.FD() }
@@ -92,19 +84,23 @@ func (r *receiver) Receive(b *frame.Batch) error {
 func (r *receiver) take(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 	n := d.Segments()
 	c := v.carrier(d.From.Addr())
-	if c == nil {
-		r.t.refuse(nil, frame.UnknownPeer, n-r.next)
-		return true
-	}
-	if n > 1 && whole(d.Data) {
-		r.t.admit(v, c, b, d.Data, d.TOS, d.Size)
+	if n > 1 && c != nil && whole(d.Data) {
+		if vid, why := r.t.admit(v, c, b, d.Data, d.TOS, d.Size); why != frame.ReasonNone {
+			r.refuse(c, d, d.Data, vid, why)
+		}
 		return true
 	}
 	for ; r.next < n; r.next++ {
 		if len(b.Frames) == cap(b.Frames) {
 			return false
 		}
-		r.t.admit(v, c, b, d.Segment(r.next), d.TOS, 0)
+		vid, why := frame.VID(0), frame.UnknownPeer
+		if c != nil {
+			vid, why = r.t.admit(v, c, b, d.Segment(r.next), d.TOS, 0)
+		}
+		if why != frame.ReasonNone {
+			r.refuse(c, d, d.Segment(r.next), vid, why)
+		}
 	}
 	return true
 }
@@ -123,24 +119,27 @@ func whole(b []byte) bool {
 	return ok && s.proto == protoUDP && claims == len(b)-vxlan.HeaderLen
 }
 
-// admit makes datagram b of peer c a frame, or counts why not. Size is that of
-// the inner segments of a super-frame, 0 otherwise.
+// admit makes datagram b of peer c a frame, or says why not, and of which network
+// it would be when that is known. Size is that of the inner segments of a
+// super-frame, 0 otherwise.
 //
 // Hot path: no allocation.
-func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos uint8, size int) {
+func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos uint8, size int) (vid frame.VID, why frame.Reason) {
 	a, why := t.arrive(v, c, datagram, tos)
 	if why == frame.UnknownVNI && a.vni == 0 {
 		if m, ok := parseMessage(datagram); ok {
 			t.hear(c.peer, m, len(datagram))
-			return
+			return 0, frame.ReasonNone
 		}
 	}
-	if why != frame.ReasonNone {
-		t.refuse(c, why, 1)
-		return
+	if a.net != nil {
+		vid = a.net.VID
 	}
-	c.peer.frames.add(1)
-	b.Frames = append(b.Frames, a.made(c, size))
+	if why == frame.ReasonNone {
+		c.peer.frames.add(1)
+		b.Frames = append(b.Frames, a.made(c, size))
+	}
+	return vid, why
 }
 
 // hear passes a message on to the goroutine that tends the peers. When it has

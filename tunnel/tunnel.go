@@ -40,6 +40,8 @@ type Options struct {
 	// Events is told what happened to peers, by a goroutine of the tunnel. It
 	// must not call Apply or Close. nil for none.
 	Events func(Event)
+	// Observers are shown what the tunnel refuses; nil for none ever.
+	Observers *Observers
 	// Ticks is the clock: each value is the time now. nil for five ticks an
 	// Interval.
 	Ticks <-chan time.Time
@@ -151,6 +153,9 @@ type Tunnel struct {
 func New(o Options) (*Tunnel, error) {
 	if o.Open == nil {
 		return nil, errors.New("new tunnel: Options.Open is nil")
+	}
+	if o.Observers == nil {
+		o.Observers = &Observers{}
 	}
 	if o.Interval <= 0 {
 		o.Interval = time.Second

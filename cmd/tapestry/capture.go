@@ -59,7 +59,7 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.Ports, "port", nil, "only this port (repeatable; default all)")
+	fl.StringArrayVar(&f.Ports, "port", nil, "only this port, peer/NAME or tunnel/unknown (repeatable; default all)")
 	fl.StringVar(&f.Filter, "filter", "", "only packets that match this tcpdump expression")
 	fl.StringVar(&f.Direction, "direction", "both", "in: as received, out: each copy as it leaves, or both")
 	fl.BoolVar(&f.Drops, "drops", false, "only frames that were dropped and copies that were refused")

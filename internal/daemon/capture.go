@@ -18,10 +18,19 @@ import (
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
+// strangers is the name of what the tunnel refuses from nobody that it knows. No
+// port's name has a slash.
+const strangers = "tunnel/unknown"
+
 // captureNames translates for captures with the names of the moment.
 func (d *Daemon) captureNames() capture.Names {
 	return capture.Names{
-		Port:    func(id frame.PortID) string { return d.names.Load().port(id) },
+		Port: func(id frame.PortID) string {
+			if id == capture.Strangers {
+				return strangers
+			}
+			return d.names.Load().port(id)
+		},
 		Network: func(v frame.VID) string { return d.names.Load().network(v) },
 	}
 }
@@ -63,10 +72,21 @@ func (d *Daemon) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 		} else {
 			s.Sink = capture.NewPcapng(w, flush, "tapestry "+d.version, "captured by the switch of "+host, d.describe(host, r))
 		}
-		d.sw.Observe(ring)
-		defer d.sw.Unobserve(ring)
+		d.observe(ring)
+		defer d.unobserve(ring)
 		return s.Run(ctx)
 	}, nil
+}
+
+// observe shows r every frame, and what the tunnel makes no frame of.
+func (d *Daemon) observe(r *capture.Ring) {
+	d.sw.Observe(r)
+	d.observers.Add(r)
+}
+
+func (d *Daemon) unobserve(r *capture.Ring) {
+	d.observers.Remove(r)
+	d.sw.Unobserve(r) // and the loops have finished their batches
 }
 
 // capturePorts resolves names; announce is all ports when none is named.
@@ -75,8 +95,9 @@ func (d *Daemon) capturePorts(list []string) (host string, ids, announce []frame
 	defer d.mu.Unlock()
 	host = d.eff.Host
 	for _, name := range list {
-		id := d.portID(strings.TrimPrefix(name, host+"/"))
-		if id == 0 {
+		name = strings.TrimPrefix(name, host+"/")
+		id := d.portID(name)
+		if id == 0 && name != strangers {
 			return "", nil, nil, d.noPort(name)
 		}
 		ids = append(ids, id)
@@ -90,19 +111,25 @@ func (d *Daemon) capturePorts(list []string) (host string, ids, announce []frame
 	for _, p := range d.peerSpecs() {
 		announce = append(announce, p.ID)
 	}
+	if d.vtep != nil {
+		announce = append(announce, capture.Strangers)
+	}
 	return host, nil, announce, nil
 }
 
 // describe says what a pcapng tells about a port.
 func (d *Daemon) describe(host string, r api.CaptureRequest) func(frame.PortID) capture.Interface {
 	return func(id frame.PortID) capture.Interface {
-		name := d.names.Load().port(id)
+		name := d.captureNames().Port(id)
 		i := capture.Interface{Name: host + "/" + name, Filter: r.Filter, Snap: r.Snaplen}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if _, ok := d.ports[name]; !ok {
-			if strings.HasPrefix(name, peerPrefix) {
-				i.Description = "tunnel peer: frames without their outer headers"
+			switch {
+			case id == capture.Strangers:
+				i.Description = "datagrams that the tunnel refused and knows no peer for, with their outer headers"
+			case strings.HasPrefix(name, peerPrefix):
+				i.Description = "tunnel peer: frames without their outer headers, refused datagrams with them"
 			}
 			return i
 		}

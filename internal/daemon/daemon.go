@@ -34,6 +34,7 @@ type Daemon struct {
 	tableLimit int
 	sw         *vswitch.Switch
 	frames     *frameWatch
+	observers  tunnel.Observers // of what the tunnel refuses
 	hub        *hub
 	names      atomic.Pointer[names]
 

@@ -133,7 +133,7 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 		return nil, refusal("tunnel", err)
 	}
 	o := tunnel.Options{
-		Socket: fd, NoChecksum: v.noChecksum, Events: d.onPeer, UnderlayMTU: v.underlay,
+		Socket: fd, NoChecksum: v.noChecksum, Events: d.onPeer, UnderlayMTU: v.underlay, Observers: &d.observers,
 		Open: func(o udpio.SenderOptions) (int, error) {
 			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
 		},

@@ -129,9 +129,9 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 	d.frames = newFrameWatch(d.hub.publish, d.captureNames())
 	d.hub.onFrame = func(watched bool) {
 		if watched {
-			sw.Observe(d.frames.ring)
+			d.observe(d.frames.ring)
 		} else {
-			sw.Unobserve(d.frames.ring)
+			d.unobserve(d.frames.ring)
 		}
 	}
 	d.work.Go(d.frames.run)

@@ -55,6 +55,42 @@ func (r *recording) stop() string {
 	return r.err.String()
 }
 
+// following is a command that prints lines until it is done.
+type following struct {
+	n         *node
+	cmd       *exec.Cmd
+	out, errs syncBuffer
+	ended     chan error
+}
+
+// follow starts a command.
+func (n *node) follow(args ...string) *following {
+	n.t.Helper()
+	f := &following{n: n, ended: make(chan error, 1)}
+	f.cmd = exec.Command(n.bin, append([]string{"--socket", n.socket}, args...)...)
+	f.cmd.Stdout, f.cmd.Stderr = &f.out, &f.errs
+	if err := f.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = f.cmd.Process.Kill() })
+	go func() { f.ended <- f.cmd.Wait() }()
+	return f
+}
+
+// done reports whether the command has ended, and demands that it did well.
+func (f *following) done() bool {
+	f.n.t.Helper()
+	select {
+	case err := <-f.ended:
+		if err != nil {
+			f.n.t.Fatalf("%v: %v %s", f.cmd.Args, err, f.errs.String())
+		}
+		return true
+	default:
+		return false
+	}
+}
+
 // fields reads a file with tshark: one line a packet.
 func fields(t *testing.T, file string, names ...string) []string {
 	t.Helper()
@@ -133,27 +169,13 @@ func TestCaptureText(t *testing.T) {
 	a, b := netnstest.New(t), netnstest.New(t)
 	n := start(t, pair(a, b))
 	wait := func(args ...string) (string, string) {
-		cmd := exec.Command(n.bin, append([]string{"--socket", n.socket, "capture"}, args...)...)
-		var out, errs syncBuffer
-		cmd.Stdout, cmd.Stderr = &out, &errs
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
-		defer cmd.Process.Kill()
-		for {
-			select {
-			case err := <-done:
-				if err != nil {
-					t.Fatalf("capture %v: %v %s", args, err, errs.String())
-				}
-				return out.String(), errs.String()
-			default:
-				_, _ = a.Try("ping", "-c1", "-W1", "10.1.0.3")
-				inject(t, a, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 20, 0x88, 0xb5, 27, '[', '2', 'J'})
-			}
-		}
+		c := n.follow(append([]string{"capture"}, args...)...)
+		n.until("the capture to end", func() bool {
+			_, _ = a.Try("ping", "-c1", "-W1", "10.1.0.3")
+			inject(t, a, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 20, 0x88, 0xb5, 27, '[', '2', 'J'})
+			return c.done()
+		})
+		return c.out.String(), c.errs.String()
 	}
 	out, errs := wait("--port", "c1", "--direction", "in", "--filter", "icmp", "--count", "1")
 	if !strings.Contains(out, " c1       in   02:00:00:00:00:01 > 02:00:00:00:00:02 IPv4 10.1.0.2 > 10.1.0.3 ttl 64 ICMP echo request") ||

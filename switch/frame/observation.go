@@ -14,7 +14,7 @@ type Copy struct {
 // Observation is one frame and what became of it. It belongs to the loop that
 // shows it: who needs its octets or copies takes copies of them.
 type Observation struct {
-	Time    time.Time // of the wake-up that brought the frame
+	Time    time.Time // when its batch was read; frames of one batch are 1 ns apart
 	In      PortID
 	Frame   *Frame
 	Verdict Verdict
