@@ -28,6 +28,7 @@ var tiers = map[string]int{
 	"internal/probe":        2,
 	"internal/link":         2,
 	"internal/netns":        2,
+	"internal/watch":        2,
 	"switch":                3,
 	"tunnel":                3,
 	"capture":               3,
@@ -70,7 +71,7 @@ var confined = map[string][]string{
 	"go.uber.org/goleak":                  {},
 	"github.com/rogpeppe/go-internal":     {},
 	"golang.org/x/term":                   {"cmd/tapestry"},
-	"golang.org/x/net":                    {"capture/filter", "internal/udpio", "tunnel"},
+	"golang.org/x/net":                    {"capture/filter", "internal/udpio", "internal/watch", "tunnel"},
 	"golang.org/x/sys":                    nil, // system calls are where the kernel is
 	"golang.org/x/crypto":                 {"tunnel/dtls"},
 	"github.com/spf13/pflag":              {"cmd/tapestry"},

@@ -169,6 +169,19 @@ func place(h Held) (*netns.Handle, error) {
 	return namespaceOf(r)
 }
 
+// Inside implements Devices.
+func (m machine) Inside(h *Held, do func() error) error {
+	if h == nil {
+		return do()
+	}
+	ns, err := place(*h)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(do)
+}
+
 // Remove implements Devices.
 func (m machine) Remove(h Held) error {
 	r := h.Request

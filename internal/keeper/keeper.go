@@ -55,6 +55,9 @@ type Devices interface {
 	// Lost reports whether the namespace of h can't be found any more by what
 	// the request calls it, or another one is called so now.
 	Lost(h Held) bool
+	// Inside runs do on a thread in the namespace that the interface of h is in,
+	// for nil in the daemon's own, and returns its error.
+	Inside(h *Held, do func() error) error
 	// Sweep removes the interfaces in the daemon's namespace that bear our mark
 	// and the name of a port that keep refuses, and returns their names.
 	Sweep(keep func(port string) bool) ([]string, error)

@@ -170,7 +170,8 @@ func FuzzRequest(f *testing.F) {
 		open + "\n" + `{"id":5,"op":"set","set":{"name":"c1","mac":"00:00:00:00:00:00","mtu":1400,"addresses":[],"gateway":""}}`,
 		`{"id":6,"op":"list","name":"a"}`, `{"id":7,"op":"upgrade"}`, `{"id":8,"op":"standby"}`, `{"id":9,"op":"quiesced"}`,
 		`{"id":10,"op":"abort","error":{"code":"x","error":"y"}}`, `{"id":11,"op":"remove","name":"c1"}`, `{"id":12,"op":"give_up"}`,
-		`{"id":13,"op":"ready"}`, `{"op":"open","port":{"name":"../x"}}`,
+		`{"id":14,"op":"watch","watch":{"ifname":"lo"}}`, `{"id":15,"op":"interfaces","interfaces":{"after":3}}`,
+		open + "\n" + `{"id":16,"op":"raw","raw":{"port":"c1","ipv6":true}}`, `{"id":13,"op":"ready"}`, `{"op":"open","port":{"name":"../x"}}`,
 	} {
 		f.Add([]byte(hello + rest))
 	}

@@ -65,7 +65,8 @@ func (k *keeper) admit(w *worker, r request) error {
 		}
 	}
 	switch r.Op {
-	case opSet, opRemove, opSweep, opCloseUDP, opReady, opUpgrade, opGiveUp, opQuiesced:
+	case opSet, opRemove, opSweep, opCloseUDP, opReady, opUpgrade, opGiveUp, opQuiesced,
+		opWatch, opInterfaces, opRaw:
 		if next {
 			return conflict("a worker that hasn't taken over can't ask for %s", r.Op)
 		}
@@ -126,6 +127,19 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 		return reply{}, nil, k.quiesced(w)
 	case opAbort:
 		return reply{}, nil, k.abort(w, r.Error)
+	}
+	return k.look(r)
+}
+
+// look does what a request asks for that changes nothing the keeper holds.
+func (k *keeper) look(r request) (reply, []int, error) {
+	switch r.Op {
+	case opWatch:
+		return k.watch(r.Watch)
+	case opInterfaces:
+		return k.interfaces(r.Interfaces)
+	case opRaw:
+		return k.openRaw(r.Raw)
 	}
 	return reply{}, nil, invalid("request %.16q: no such request", r.Op)
 }

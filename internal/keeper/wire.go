@@ -45,6 +45,10 @@ const (
 	opStandby  = "standby"
 	opQuiesced = "quiesced"
 	opAbort    = "abort"
+
+	opWatch      = "watch"
+	opInterfaces = "interfaces"
+	opRaw        = "raw"
 )
 
 // request is what a worker sends: one datagram, no descriptors.
@@ -60,6 +64,10 @@ type request struct {
 	UDP   *UDPRequest  `json:"udp,omitempty"`   // udp
 	Set   *SetRequest  `json:"set,omitempty"`   // set
 	Error *Error       `json:"error,omitempty"` // abort
+
+	Watch      *WatchRequest      `json:"watch,omitempty"`      // watch
+	Interfaces *InterfacesRequest `json:"interfaces,omitempty"` // interfaces
+	Raw        *RawRequest        `json:"raw,omitempty"`        // raw
 }
 
 // reply is what the keeper sends: the answer to a request, or with ID 0 the
@@ -75,8 +83,10 @@ type reply struct {
 	Fresh      bool       `json:"fresh,omitempty"`      // fdb
 	Port       *PortReply `json:"port,omitempty"`       // open, set
 	Held       []Held     `json:"held,omitempty"`       // list
-	More       bool       `json:"more,omitempty"`       // list
+	More       bool       `json:"more,omitempty"`       // list, interfaces
 	Names      []string   `json:"names,omitempty"`      // sweep: what was removed; lost: ports
+
+	Interfaces []Interface `json:"interfaces,omitempty"` // interfaces
 }
 
 var errTooLong = fmt.Errorf("message is longer than %d octets", maxMessage)

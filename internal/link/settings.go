@@ -65,12 +65,32 @@ func (c *Conn) Addresses(index int) ([]netip.Prefix, error) {
 	}
 	var ps []netip.Prefix
 	for _, a := range all {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			ones, _ := a.Mask.Size()
-			ps = append(ps, netip.PrefixFrom(ip.Unmap(), ones))
+		if p, ok := prefixOf(a); ok {
+			ps = append(ps, p)
 		}
 	}
 	return ps, nil
+}
+
+// AllAddresses returns the addresses of every interface, by its index.
+func (c *Conn) AllAddresses() (map[int][]netip.Prefix, error) {
+	all, err := dump(func() ([]netlink.Addr, error) { return c.h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	byIndex := make(map[int][]netip.Prefix)
+	for _, a := range all {
+		if p, ok := prefixOf(a); ok {
+			byIndex[a.LinkIndex] = append(byIndex[a.LinkIndex], p)
+		}
+	}
+	return byIndex, nil
+}
+
+func prefixOf(a netlink.Addr) (netip.Prefix, bool) {
+	ip, ok := netip.AddrFromSlice(a.IP)
+	ones, _ := a.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), ones), ok
 }
 
 // address is p for netlink. Duplicate address detection is left out: the
