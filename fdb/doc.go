@@ -85,6 +85,11 @@
 // the ring at once and one record a second from then on; what it does beyond
 // that is counted in its next record as missed.
 //
+// At undoes the events of the rings one after the other, so that the table can
+// be shown as it was at a moment before. It is sure of a row only as far as
+// both rings reach back, and where no missed event may have put the entry
+// there. Flaps reads in the ring of changes which stations move to and fro.
+//
 // # Standards
 //
 // IEEE 802.1Q-2022 clause 8.8. Differences: one database per switch,

@@ -43,6 +43,12 @@ func (e Event) change() bool {
 	return e == EventMoved || e == EventRemoved || e == EventStatic
 }
 
+// taught reports whether a frame made e happen.
+func (e Event) taught() bool { return e == EventLearned || e == EventMoved }
+
+// administered reports whether a person made e happen, entry by entry.
+func (e Event) administered() bool { return e == EventRemoved || e == EventStatic }
+
 // Record is one event of the history.
 type Record struct {
 	Wall   int64 // nanoseconds since 1970
@@ -52,6 +58,7 @@ type Record struct {
 	Port   frame.PortID // of the entry; the new one of a move
 	Old    frame.PortID // the port before, if it was another
 	Len    int          // length of the frame that taught it; 0 = none did
+	Static bool         // of EventRemoved and EventStatic: the entry before was static
 	Head   []byte       // its first octets, up to HeadLen; the caller's own copy
 	Missed uint64       // events of Port left out since its record before this one
 }
@@ -62,7 +69,7 @@ type record struct {
 	order  uint64 // 1 for the first event of the table, in both rings
 	wall   uint64
 	key    uint64
-	what   uint64 // event 8 | frame length 20 | head length 8 | port 14 | old port 14
+	what   uint64 // event 8 | frame length 20 | head length 8 | port 14 | old port 14; see wasStatic
 	missed uint64
 	head   [HeadLen]byte
 }
@@ -101,6 +108,18 @@ func (q *quota) take(wall int64, burst int) bool {
 	return true
 }
 
+// wasStatic stands in place of the frame that taught where an administrator did
+// and the entry before was static: the record's frame length is then 1.
+var wasStatic = &Teacher{Len: 1}
+
+// before is what the record of an administrator's change remembers of w.
+func before(w word) *Teacher {
+	if w.static() {
+		return wasStatic
+	}
+	return nil
+}
+
 // record writes one event. What an administrator does one by one is exempt from
 // the quota.
 func (t *Table) record(e Event, k Key, p, old frame.PortID, teach *Teacher) {
@@ -116,7 +135,7 @@ func (t *Table) record(e Event, k Key, p, old frame.PortID, teach *Teacher) {
 		ri = 1
 	}
 	g, q := &t.rings[ri], &t.ports[p].quota[ri]
-	if e != EventRemoved && e != EventStatic && !q.take(wall, len(g.records)/8) {
+	if !e.administered() && !q.take(wall, len(g.records)/8) {
 		return
 	}
 
@@ -128,7 +147,7 @@ func (t *Table) record(e Event, k Key, p, old frame.PortID, teach *Teacher) {
 	atomic.StoreUint64(&r.order, 0)
 	t.didStore()
 	size, head := 0, 0
-	if teach != nil && (e == EventLearned || e == EventMoved) {
+	if teach != nil && (e.taught() || e.administered()) {
 		size = min(teach.Len, 1<<20-1)
 		head = copy(r.head[:], teach.Head)
 	}
@@ -140,23 +159,31 @@ func (t *Table) record(e Event, k Key, p, old frame.PortID, teach *Teacher) {
 	t.didStore()
 }
 
-func (r *record) event() Event { return Event(r.what) }
-func (r *record) headLen() int { return int(r.what >> 28 & 0xff) }
+func (r *record) event() Event       { return Event(r.what) }
+func (r *record) headLen() int       { return int(r.what >> 28 & 0xff) }
+func (r *record) port() frame.PortID { return frame.PortID(r.what >> 36 & 0x3fff) }
+func (r *record) old() frame.PortID  { return frame.PortID(r.what >> 50) }
+func (r *record) wasStatic() bool    { return r.what>>8&0xfffff != 0 }
 
 // public is r as the caller sees it.
 func (r *record) public() Record {
 	k := Key(r.key)
-	return Record{
+	out := Record{
 		Wall:   int64(r.wall),
 		Event:  r.event(),
 		VID:    k.VID(),
 		MAC:    k.MAC(),
-		Port:   frame.PortID(r.what >> 36 & 0x3fff),
-		Old:    frame.PortID(r.what >> 50),
-		Len:    int(r.what >> 8 & 0xfffff),
+		Port:   r.port(),
+		Old:    r.old(),
 		Head:   slices.Clone(r.head[:r.headLen()]),
 		Missed: r.missed,
 	}
+	if n := int(r.what >> 8 & 0xfffff); out.Event.administered() {
+		out.Static = n != 0
+	} else {
+		out.Len = n
+	}
+	return out
 }
 
 // History returns the latest limit records, newest last.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -30,7 +31,8 @@ type header struct {
 	version uint64
 	limit   uint64
 	seed    [6]uint64 // of mix
-	_       [6]uint64
+	made    uint64    // wall clock of the first Open, ns; 0 in older memory
+	_       [5]uint64
 }
 
 const (
@@ -92,6 +94,7 @@ func Open(mem []byte, limit int) (*Table, error) {
 	t := &Table{
 		seed:   h.seed,
 		opened: limit,
+		made:   int64(h.made),
 		owned:  make([]atomic.Int32, frame.MaxPortID+1),
 		ports:  make([]port, frame.MaxPortID+1),
 	}
@@ -128,7 +131,7 @@ func (h *header) open(mem []byte, limit int) error {
 		for i := range h.seed {
 			h.seed[i] = binary.LittleEndian.Uint64(seed[8*i:])
 		}
-		h.version, h.limit = version, uint64(limit)
+		h.version, h.limit, h.made = version, uint64(limit), uint64(time.Now().UnixNano())
 		usage := unsafe.Slice((*uint64)(unsafe.Pointer(&mem[headerLen])), usageLen(bucketCount(limit)))
 		for i := range usage {
 			usage[i] = noneUsed

@@ -47,6 +47,7 @@ type Table struct {
 	usage   []atomic.Uint64 // by region, drawn in the package comment
 	seed    [6]uint64
 	opened  int                    // the limit of Open
+	made    int64                  // wall clock of the first Open; 0 = not noted
 	ageing  [1 << 12]atomic.Uint32 // by VID, ticks; 0 = never
 	refresh [1 << 12]atomic.Uint32 // by VID: an entry this many ticks old stays as it is
 	limit   atomic.Int64           // entries in all
@@ -72,6 +73,7 @@ type port struct {
 	limit int      // of its dynamic entries; 0 = none
 	pos   int      // index in heap plus one; 0 = not there
 	quota [2]quota // by ring
+	moves uint64   // stations that moved to it
 }
 
 // Lookup returns the port behind which k was last seen.
@@ -135,6 +137,7 @@ func (t *Table) change(k Key, p frame.PortID, now Tick, teach *Teacher) (Outcome
 	t.count(k, w, -1)
 	t.count(k, w.on(p), 1)
 	t.sums.moves.Add(1)
+	t.ports[p].moves++
 	t.record(EventMoved, k, p, old, teach)
 	return Moved, old
 }
@@ -224,7 +227,7 @@ func (t *Table) AddStatic(k Key, p frame.PortID) error {
 	t.storeWord(at, next)
 	t.count(k, w, -1)
 	t.count(k, next, 1)
-	t.record(EventStatic, k, p, w.port(), nil)
+	t.record(EventStatic, k, p, w.port(), before(w))
 	return nil
 }
 
@@ -238,7 +241,7 @@ func (t *Table) Delete(k Key) bool {
 		return false
 	}
 	t.remove(at, k, w)
-	t.record(EventRemoved, k, w.port(), 0, nil)
+	t.record(EventRemoved, k, w.port(), 0, before(w))
 	return true
 }
 
@@ -250,6 +253,14 @@ func (t *Table) Limit() int { return int(t.limit.Load()) }
 
 // PortLen is the number of dynamic entries that p owns.
 func (t *Table) PortLen(p frame.PortID) int { return int(t.owned[p].Load()) }
+
+// PortMoves is how many stations have moved to p since this process opened the
+// table.
+func (t *Table) PortMoves(p frame.PortID) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ports[p].moves
+}
 
 // VIDLen is the number of entries of v, static ones included.
 func (t *Table) VIDLen(v frame.VID) int { return int(t.vids[v&0xfff].Load()) }
