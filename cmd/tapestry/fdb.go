@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"github.com/tapestry-net/tapestry/internal/api"
@@ -12,11 +9,11 @@ import (
 
 func (c *cli) fdbGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "fdb", Short: "Filtering database: ls, add, rm, flush, why, history",
+		Use: "fdb", Short: "Filtering database: ls, add, rm, flush, why, history, at",
 		Long:    "The filtering database (FDB) remembers behind which port each MAC address of each\nnetwork was last seen.",
 		Example: "  tapestry fdb why 02:00:00:00:00:01",
 	}
-	cmd.AddCommand(c.fdbLs(), c.fdbAdd(), c.fdbRm(), c.fdbFlush(), c.fdbWhy(), c.fdbHistory())
+	cmd.AddCommand(c.fdbLs(), c.fdbAdd(), c.fdbRm(), c.fdbFlush(), c.fdbWhy(), c.fdbHistory(), c.fdbAt())
 	group(cmd)
 	return cmd
 }
@@ -122,92 +119,4 @@ func (c *cli) fdbFlush() *cobra.Command {
 	cmd.Flags().StringVar(&r.Port, "port", "", "only this port")
 	cmd.Flags().StringVar(&r.MAC, "mac", "", "only this address")
 	return cmd
-}
-
-func (c *cli) fdbWhy() *cobra.Command {
-	return &cobra.Command{
-		Use: "why MAC", Short: "Why the switch believes that an address is where it is", Args: args("MAC"),
-		Long:    "Says which frame on which port taught the switch an address, when, and where the\naddress was before.",
-		Example: "  tapestry fdb why 02:00:00:00:00:01",
-		RunE: func(cmd *cobra.Command, a []string) error {
-			if _, err := parseMAC(cmd, a[0]); err != nil {
-				return err
-			}
-			w, err := c.client().Why(cmd.Context(), a[0])
-			if err != nil {
-				return err
-			}
-			return c.print(w, func() { c.printWhy(w) })
-		},
-	}
-}
-
-func (c *cli) printWhy(w api.Why) {
-	if len(w.Entries) == 0 {
-		c.printf("The switch knows no port for %s now: frames for it are flooded.\n", w.MAC.String())
-	}
-	for _, e := range w.Entries {
-		place := "port " + e.Port
-		if e.Peer != "" {
-			place = "peer " + e.Peer
-		}
-		if e.Kind == "static" {
-			c.printf("%s is at %s in network %s (VLAN %d), because a static entry says so.\n", e.MAC.String(), place, e.Network, e.VLAN)
-			continue
-		}
-		c.printf("%s is behind %s in network %s (VLAN %d), last heard %s ago.\n", e.MAC.String(), place, e.Network, e.VLAN, seconds(e.AgeS))
-		if t, ok := taughtBy(w.History, e); ok {
-			c.printf("A frame that came in by port %s at %s taught it: %s.\n", t.Port, clock(t.Time), t.Frame)
-		} else {
-			c.printf("The frame that taught it is older than the history reaches back.\n")
-		}
-	}
-	if len(w.History) > 0 {
-		c.printf("\nhistory, newest last\n")
-		c.printHistory(w.History)
-	}
-}
-
-// taughtBy is the newest event that put e where it is.
-func taughtBy(history []api.Taught, e api.Entry) (api.Taught, bool) {
-	for i := len(history) - 1; i >= 0; i-- {
-		t := history[i]
-		if t.VLAN == e.VLAN && (t.Event == "learned" || t.Event == "moved") {
-			return t, t.Port == e.Port || e.Peer != "" && t.Port == "peer/"+e.Peer
-		}
-	}
-	return api.Taught{}, false
-}
-
-func (c *cli) fdbHistory() *cobra.Command {
-	var limit int
-	cmd := &cobra.Command{
-		Use: "history [--limit N]", Short: "What was learned, moved and forgotten", Args: args(), DisableFlagsInUseLine: true,
-		Long:    "Lists the newest events of the FDB, newest last: who taught what, when, by which frame.",
-		Example: "  tapestry fdb history --limit 20",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 1 {
-				return usagef(cmd, "--limit %d: want a number from 1", limit)
-			}
-			list, err := c.client().History(cmd.Context(), limit)
-			if err != nil {
-				return err
-			}
-			return c.print(list, func() { c.printHistory(list) })
-		},
-	}
-	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many events")
-	return cmd
-}
-
-func (c *cli) printHistory(list []api.Taught) {
-	t := c.table()
-	for _, h := range list {
-		place := h.Port
-		if h.OldPort != "" {
-			place = h.OldPort + " → " + h.Port
-		}
-		t.row(clock(h.Time), h.Event, h.Network, h.MAC, strings.TrimSpace(place), fmt.Sprint(h.Frame))
-	}
-	t.flush()
 }

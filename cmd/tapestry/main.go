@@ -21,5 +21,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	c := &cli{out: os.Stdout, err: os.Stderr}
-	return c.exit(c.root().ExecuteContext(ctx))
+	root := c.root()
+	root.SetArgs(momentArgs(os.Args[1:]))
+	return c.exit(root.ExecuteContext(ctx))
 }

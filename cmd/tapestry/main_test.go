@@ -53,12 +53,17 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// startSwitch serves a switch without frames: switch [mended|hostile|fail CODE].
+// startSwitch serves a switch without frames: switch [mended|hostile|flapping|forgetful|fail CODE].
 func startSwitch(ts *testscript.TestScript, _ bool, args []string) {
 	sw := apitest.New()
 	switch {
 	case len(args) == 1 && args[0] == "mended":
 		sw.Mend()
+	case len(args) == 1 && args[0] == "flapping":
+		sw.Flap()
+	case len(args) == 1 && args[0] == "forgetful":
+		_, err := sw.Flush(api.FlushRequest{})
+		ts.Check(err)
 	case len(args) == 1 && args[0] == "hostile":
 		sw.AddPort(api.Port{Name: "evil\x1b[2J\nport", State: "down", Reason: "\x1b]0;owned\a", Trunk: []string{"blue", "red"}, Native: "blue"})
 	case len(args) == 2 && args[0] == "fail":

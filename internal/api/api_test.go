@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -57,10 +58,23 @@ func TestAskOverSocket(t *testing.T) {
 	check("stats", stats, sw.Stats(), err)
 	entries, err := c.FDB(ctx)
 	check("fdb", entries, slices.Collect(sw.FDB()), err)
-	history, err := c.History(ctx, 1)
-	check("history", history, sw.History(1), err)
-	history, err = c.History(ctx, 0)
-	check("history", history, sw.History(10), err)
+	all, _ := sw.History(api.HistoryRequest{Limit: 10})
+	history, err := c.History(ctx, api.HistoryRequest{Limit: 1})
+	check("history", history, all[1:], err)
+	history, err = c.History(ctx, api.HistoryRequest{})
+	check("history", history, all, err)
+	history, err = c.History(ctx, api.HistoryRequest{
+		MAC: all[0].MAC, Network: "blue", Port: "c2", Since: apitest.Start.Add(-time.Nanosecond),
+	})
+	check("history of one", history, all, err)
+	history, err = c.History(ctx, api.HistoryRequest{Since: apitest.Start.Add(time.Second)})
+	check("history since", history, all[1:], err)
+	wantPast, rows, _ := sw.At(api.PastRequest{Time: apitest.Start, Network: "blue"})
+	wantPast.Entries = slices.Collect(rows)
+	past, err := c.At(ctx, api.PastRequest{Time: apitest.Start, Network: "blue"})
+	check("past", past, wantPast, err)
+	past, err = c.At(ctx, api.PastRequest{Time: apitest.Start, Network: "red"})
+	check("past of nothing", past.Entries, []api.PastEntry{}, err)
 	wantWhy, _ := sw.Why("02:00:00:00:00:01")
 	why, err := c.Why(ctx, "02-00-00-00-00-01")
 	check("why", why, wantWhy, err)

@@ -17,7 +17,9 @@ type Backend interface {
 	// FDB yields every entry, by network and address, as the table is while it
 	// is read.
 	FDB() iter.Seq[Entry]
-	History(limit int) []Taught
+	// At yields the entries as they were, by network and address. r.Time is set.
+	At(r PastRequest) (Past, iter.Seq[PastEntry], error)
+	History(r HistoryRequest) ([]Taught, error)
 	Why(mac string) (Why, error)
 
 	Apply(ctx context.Context, r ApplyRequest) (ApplyReply, error)

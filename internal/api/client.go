@@ -98,21 +98,6 @@ func (c *Client) Peers(ctx context.Context) ([]Peer, error) { return ask[[]Peer]
 // FDB asks for all entries.
 func (c *Client) FDB(ctx context.Context) ([]Entry, error) { return ask[[]Entry](ctx, c, "fdb") }
 
-// History asks for the newest limit events of the FDB, oldest first; 0 = all
-// that are remembered.
-func (c *Client) History(ctx context.Context, limit int) ([]Taught, error) {
-	path := "fdb/history"
-	if limit > 0 {
-		path += "?limit=" + strconv.Itoa(limit)
-	}
-	return ask[[]Taught](ctx, c, path)
-}
-
-// Why asks what taught the switch mac.
-func (c *Client) Why(ctx context.Context, mac string) (Why, error) {
-	return ask[Why](ctx, c, "fdb/why?mac="+url.QueryEscape(mac))
-}
-
 // Apply makes the running switch match a file.
 func (c *Client) Apply(ctx context.Context, r ApplyRequest) (ApplyReply, error) {
 	return tell[ApplyReply](ctx, c, "apply", r)

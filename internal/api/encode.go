@@ -17,6 +17,7 @@ import (
 // nil become [] and {}, as the contract shows them, and characters that a
 // terminal would obey are escaped. A slice or an iter.Seq of entries is written
 // element by element, so that a long list needs no memory of its own length.
+// The entries of a past are written that way too.
 func Encode(w io.Writer, v any) error {
 	bw := bufio.NewWriter(w)
 	var err error
@@ -25,6 +26,8 @@ func Encode(w io.Writer, v any) error {
 		err = encodeList(bw, func(yield func(reflect.Value) bool) {
 			rows(func(e Entry) bool { return yield(reflect.ValueOf(e)) })
 		})
+	} else if p, ok := v.(pastReply); ok {
+		err = p.encode(bw)
 	} else if rv.Kind() == reflect.Slice {
 		err = encodeList(bw, func(yield func(reflect.Value) bool) {
 			for i := 0; i < rv.Len() && yield(rv.Index(i)); i++ {

@@ -15,6 +15,7 @@ type collector struct {
 	build, uptime, generation                    *prometheus.Desc
 	rxFrames, verdicts, copies, drops            *prometheus.Desc
 	portUp, portRestarts, portDrops, portEntries *prometheus.Desc
+	portMoves, peerMoves, fdbFlapping            *prometheus.Desc
 	portRxFrames, portRxBytes                    *prometheus.Desc
 	portTxFrames, portTxBytes                    *prometheus.Desc
 	peerUp, peerMTU, peerDrops                   *prometheus.Desc
@@ -45,6 +46,7 @@ func newCollector(b Backend) *collector {
 	c.portRestarts = desc("port_restarts_total", "How often the port healed.", "port")
 	c.portDrops = desc("port_drops_total", "Frames and copies not sent on.", "port", "reason")
 	c.portEntries = desc("port_fdb_entries", "Dynamic FDB entries that the port owns.", "port")
+	c.portMoves = desc("port_fdb_moves_total", "Stations that moved to the port from another.", "port")
 	c.portRxFrames = desc("port_receive_frames_total", "Frames into the switch.", "port")
 	c.portRxBytes = desc("port_receive_bytes_total", "Octets into the switch, without FCS.", "port")
 	c.portTxFrames = desc("port_transmit_frames_total", "Frames out of the switch.", "port")
@@ -53,6 +55,7 @@ func newCollector(b Backend) *collector {
 	c.peerUp = desc("peer_up", "Whether the tunnel peer is there.", "peer")
 	c.peerMTU = desc("peer_mtu_octets", "Longest inner packet that the path to the peer carries.", "peer")
 	c.peerDrops = desc("peer_drops_total", "Datagrams, frames and copies of the peer not sent on.", "peer", "reason")
+	c.peerMoves = desc("peer_fdb_moves_total", "Stations that moved to the peer from a port or another peer.", "peer")
 	c.peerRxFrames = desc("peer_receive_frames_total", "Frames from the peer into the switch.", "peer")
 	c.peerRxBytes = desc("peer_receive_bytes_total", "Octets of inner frames into the switch.", "peer")
 	c.peerTxFrames = desc("peer_transmit_frames_total", "Frames out of the switch to the peer.", "peer")
@@ -61,6 +64,7 @@ func newCollector(b Backend) *collector {
 	c.fdbEntries = desc("fdb_entries", "Entries of the filtering database.")
 	c.fdbLimit = desc("fdb_limit", "Entries that the filtering database may hold.")
 	c.fdbMoves = desc("fdb_moves_total", "Stations that moved from port to port.")
+	c.fdbFlapping = desc("fdb_flapping_stations", "Stations that move to and fro at present.")
 	c.fdbEvicted = desc("fdb_evictions_total", "Entries taken by the table limit.")
 
 	c.loops = desc("loops", "Forwarding loops.")
@@ -98,6 +102,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.build, 1, st.Version, runtime.Version())
 	gauge(c.fdbEntries, float64(st.FDB.Entries))
 	gauge(c.fdbLimit, float64(st.FDB.Limit))
+	gauge(c.fdbFlapping, float64(st.FDB.Flapping))
 
 	s := c.backend.Stats()
 	gauge(c.uptime, float64(s.UptimeS))
@@ -128,6 +133,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.portUp, up, p.Name, p.Kind)
 		gauge(c.portEntries, float64(p.Entries), p.Name)
 		count(c.portRestarts, p.Restarts, p.Name)
+		count(c.portMoves, p.Moves, p.Name)
 		count(c.portRxFrames, p.RX.Frames, p.Name)
 		count(c.portRxBytes, p.RX.Bytes, p.Name)
 		count(c.portTxFrames, p.TX.Frames, p.Name)
@@ -148,6 +154,7 @@ func (c *collector) peers(count func(*prometheus.Desc, uint64, ...string), gauge
 		}
 		gauge(c.peerUp, up, p.Name)
 		gauge(c.peerMTU, float64(p.MTU), p.Name)
+		count(c.peerMoves, p.Moves, p.Name)
 		count(c.peerRxFrames, p.RX.Frames, p.Name)
 		count(c.peerRxBytes, p.RX.Bytes, p.Name)
 		count(c.peerTxFrames, p.TX.Frames, p.Name)

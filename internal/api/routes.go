@@ -24,6 +24,9 @@ var EventKinds = []string{"port", "peer", "network", "fdb", "loop", "storm", "wo
 // maxHistory is more events than any history ring holds.
 const maxHistory = 1 << 20
 
+// asker serves a GET request with the parameters it may have.
+type asker func(path string, params []string, answer func(q url.Values) (any, error))
+
 func (s *Server) routes() http.Handler {
 	b := s.backend
 	mux := http.NewServeMux()
@@ -31,7 +34,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/capture", s.capture)
 
-	ask := func(path string, params []string, answer func(q url.Values) (any, error)) {
+	var ask asker = func(path string, params []string, answer func(q url.Values) (any, error)) {
 		mux.HandleFunc("GET /v1/"+path, func(w http.ResponseWriter, r *http.Request) {
 			q, err := query(r, params...)
 			if err != nil {
@@ -48,20 +51,7 @@ func (s *Server) routes() http.Handler {
 	ask("ports", nil, func(url.Values) (any, error) { return b.Ports(), nil })
 	ask("peers", nil, func(url.Values) (any, error) { return b.Peers(), nil })
 	ask("fdb", nil, func(url.Values) (any, error) { return b.FDB(), nil })
-	ask("fdb/history", []string{"limit"}, func(q url.Values) (any, error) {
-		limit, err := limitOf(q.Get("limit"))
-		if err != nil {
-			return nil, err
-		}
-		return b.History(limit), nil
-	})
-	ask("fdb/why", []string{"mac"}, func(q url.Values) (any, error) {
-		m, err := frame.ParseMAC(q.Get("mac"))
-		if err != nil {
-			return nil, Errorf(CodeInvalid, "%v", err)
-		}
-		return b.Why(m.String())
-	})
+	historyRoutes(b, ask)
 
 	order(s, mux, "apply", b.Apply)
 	order(s, mux, "item", b.Item)

@@ -36,6 +36,7 @@ type Port struct {
 	Origin    string       `json:"origin"`       // config or attach
 	Offloads  []string     `json:"offloads"`     // what the port carries: csum tso4 tso6 uso4 uso6
 	Entries   int          `json:"fdb_entries"`  // dynamic FDB entries it owns
+	Moves     uint64       `json:"fdb_moves"`    // stations that moved to it
 	RX        Counter      `json:"rx"`           // into the switch
 	TX        Counter      `json:"tx"`           // out of the switch
 	Drops     Drops        `json:"drops"`        // at ingress and lookup of its frames, and of copies it should have sent
@@ -72,6 +73,7 @@ type Peer struct {
 	Networks    []string     `json:"networks"`      // that it may carry
 	MTU         int          `json:"mtu"`           // longest inner packet that the path carries
 	Entries     int          `json:"fdb_entries"`   // dynamic FDB entries it owns
+	Moves       uint64       `json:"fdb_moves"`     // stations that moved to it
 	RX          Counter      `json:"rx"`            // into the switch
 	TX          Counter      `json:"tx"`            // out of the switch
 	Drops       Drops        `json:"drops"`         // also what it sent and the tunnel refused
@@ -87,28 +89,6 @@ type Entry struct {
 	Kind    string    `json:"kind"` // dynamic, static
 	AgeS    int       `json:"age_s"`
 	Moves   int       `json:"moves"`
-}
-
-// Taught is one event of the FDB's history: `fdb history` and `fdb why`.
-type Taught struct {
-	Time    time.Time `json:"time"`
-	Event   string    `json:"event"` // learned, moved, aged, evicted, flushed, removed, static
-	Network string    `json:"network"`
-	VLAN    int       `json:"vlan"`
-	MAC     frame.MAC `json:"mac"`
-	Port    string    `json:"port"`
-	OldPort string    `json:"old_port"` // of a move
-	Frame   string    `json:"frame"`    // one line: the frame that taught it
-	Head    string    `json:"head"`     // its first octets, hexadecimal
-	// Missed counts events of the same port left out just before this one.
-	Missed uint64 `json:"missed,omitempty"`
-}
-
-// Why is the answer to `fdb why MAC`.
-type Why struct {
-	MAC     frame.MAC `json:"mac"`
-	Entries []Entry   `json:"entries"` // one a network that knows it
-	History []Taught  `json:"history"` // newest last, as far back as the ring reaches
 }
 
 // Stats is the answer to `stats`.
@@ -163,8 +143,9 @@ type UpDown struct {
 
 // FDBStatus is the fill of the filtering database.
 type FDBStatus struct {
-	Entries int `json:"entries"`
-	Limit   int `json:"limit"`
+	Entries  int `json:"entries"`
+	Limit    int `json:"limit"`
+	Flapping int `json:"flapping"` // stations that move to and fro
 }
 
 // Problem is something a person should mend.

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tapestry-net/tapestry/capture/dissect"
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
 	vswitch "github.com/tapestry-net/tapestry/switch"
@@ -45,6 +44,9 @@ func (d *Daemon) Status() api.Status {
 		s.Problems = append(s.Problems, d.problem(p))
 	}
 	d.peersStatus(&s)
+	flaps := d.flaps(time.Now())
+	s.FDB.Flapping = len(flaps)
+	s.Problems = append(s.Problems, flapProblems(flaps)...)
 	if s.FDB.Entries*10 >= s.FDB.Limit*9 {
 		s.Problems = append(s.Problems, api.Problem{
 			What: fmt.Sprintf("the FDB holds %d of %d entries: the port with the most loses some to newcomers", s.FDB.Entries, s.FDB.Limit),
@@ -150,7 +152,7 @@ func (d *Daemon) portRow(name string) api.Port {
 	row := api.Port{
 		Name: name, ID: p.id, Kind: c.Kind(), Device: p.device(), Netns: p.req.Netns, State: "up",
 		Network: c.Access, Trunk: slices.Clone(c.Trunk), Native: c.Native, MTU: p.req.MTU, MAC: p.mac(),
-		Addresses: []string{}, Origin: "config", Offloads: offloads(p), Entries: d.table.PortLen(p.id),
+		Addresses: []string{}, Origin: "config", Offloads: offloads(p), Entries: d.table.PortLen(p.id), Moves: d.table.PortMoves(p.id),
 		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops), Restarts: p.heals, Since: p.since, Missed: p.missed,
 	}
 	if row.Trunk == nil {
@@ -259,39 +261,6 @@ func tick() fdb.Tick {
 		return 0 // cannot happen: the clock exists since Linux 2.6
 	}
 	return fdb.TickAt(time.Duration(ts.Nano()))
-}
-
-// History implements api.Backend.
-func (d *Daemon) History(limit int) []api.Taught { return d.taught(d.table.History(limit)) }
-
-// Why implements api.Backend.
-func (d *Daemon) Why(mac string) (api.Why, error) {
-	m, err := frame.ParseMAC(mac)
-	if err != nil {
-		return api.Why{}, &api.Error{Code: 2, Msg: err.Error()}
-	}
-	w := api.Why{MAC: m, Entries: slices.Collect(d.entries(func(e fdb.Entry) bool { return e.MAC == m })), History: d.taught(d.table.HistoryOf(m))}
-	if len(w.Entries)+len(w.History) == 0 {
-		return w, &api.Error{Code: 5, Msg: fmt.Sprintf("%s is not in the FDB, and the history does not reach back to it", m),
-			Hint: "`tapestry fdb ls` lists the addresses that are known"}
-	}
-	return w, nil
-}
-
-func (d *Daemon) taught(records []fdb.Record) []api.Taught {
-	n := *d.names.Load()
-	out := make([]api.Taught, 0, len(records))
-	for _, r := range records {
-		row := api.Taught{
-			Time: time.Unix(0, r.Wall), Event: r.Event.String(), Network: n.network(r.VID), VLAN: int(r.VID),
-			MAC: r.MAC, Port: n.port(r.Port), OldPort: n.port(r.Old), Head: hex.EncodeToString(r.Head), Missed: r.Missed,
-		}
-		if len(r.Head) > 0 {
-			row.Frame = fmt.Sprintf("%s (%d octets)", dissect.Line(r.Head), r.Len)
-		}
-		out = append(out, row)
-	}
-	return out
 }
 
 // Flush implements api.Backend.

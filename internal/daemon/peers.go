@@ -45,7 +45,7 @@ func (d *Daemon) peerRow(s tunnel.Status, networks []string, now time.Time) api.
 	slices.Sort(networks)
 	row := api.Peer{
 		Name: s.Name, ID: s.ID, Address: s.Address.String(), State: s.State.String(), Passive: s.Passive, Since: s.Since,
-		Encryption: "none", Networks: append([]string{}, networks...), MTU: s.MTU, Entries: d.table.PortLen(s.ID),
+		Encryption: "none", Networks: append([]string{}, networks...), MTU: s.MTU, Entries: d.table.PortLen(s.ID), Moves: d.table.PortMoves(s.ID),
 		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops),
 	}
 	if s.State == tunnel.Up {

@@ -40,6 +40,7 @@ type Switch struct {
 	asked    []any
 	events   []chan api.Event
 	fail     *api.Error
+	flap     *api.Flap
 }
 
 var _ api.Backend = (*Switch)(nil)
@@ -73,7 +74,7 @@ func New() *Switch {
 			{Time: Start, Event: "learned", Network: "blue", VLAN: 10, MAC: m1, Port: "c2",
 				Frame: "arp who-has 10.1.0.3 tell 10.1.0.2", Head: "ffffffffffff0200000000010806"},
 			{Time: Start.Add(time.Minute), Event: "moved", Network: "blue", VLAN: 10, MAC: m1, Port: "c1", OldPort: "c2",
-				Frame: "icmp 10.1.0.2 > 10.1.0.3 echo request", Head: "020000000002020000000001"},
+				Frame: "icmp 10.1.0.2 > 10.1.0.3 echo request", Head: "020000000002020000000001", Rate: 1},
 		},
 		problems: []api.Problem{{What: "port c2 is down: namespace c2 is gone", Hint: "ip netns add c2"}},
 	}
@@ -192,34 +193,6 @@ func (s *Switch) FDB() iter.Seq[api.Entry] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Values(slices.Clone(s.entries))
-}
-
-// History implements api.Backend.
-func (s *Switch) History(limit int) []api.Taught {
-	return slices.Clone(s.history[max(0, len(s.history)-limit):])
-}
-
-// Why implements api.Backend.
-func (s *Switch) Why(mac string) (api.Why, error) {
-	m, err := frame.ParseMAC(mac)
-	if err != nil {
-		return api.Why{}, api.Errorf(api.CodeInvalid, "%v", err)
-	}
-	w := api.Why{MAC: m}
-	for e := range s.FDB() {
-		if e.MAC == m {
-			w.Entries = append(w.Entries, e)
-		}
-	}
-	for _, t := range s.history {
-		if t.MAC == m {
-			w.History = append(w.History, t)
-		}
-	}
-	if w.Entries == nil && w.History == nil {
-		return w, api.Errorf(api.CodeNotFound, "no network has heard of %s", m)
-	}
-	return w, nil
 }
 
 // Apply implements api.Backend. A file that holds the word "same" changes
