@@ -58,8 +58,10 @@ type Daemon struct {
 	looks int // at the ports' health
 	vtep  *vtep
 	stale []*vtep // to be closed when the switch has another spec
-	// refusedBefore is what tunnels refused that are closed.
+	// refusedBefore is what tunnels refused that are closed, and peerRefused the
+	// part of it that present peers sent.
 	refusedBefore tunnel.Drops
+	peerRefused   map[frame.PortID]tunnel.Drops
 }
 
 // port is one configured port and what became of it.

@@ -40,7 +40,7 @@ func (d *Daemon) Peers() []api.Peer {
 func (d *Daemon) peerRow(s tunnel.Status, networks []string, now time.Time) api.Peer {
 	n, _ := d.sw.PortStats(s.ID)
 	for why, m := range s.Drops {
-		n.Drops[why] += m
+		n.Drops[why] += m + d.peerRefused[s.ID][why]
 	}
 	slices.Sort(networks)
 	row := api.Peer{

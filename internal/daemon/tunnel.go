@@ -184,22 +184,37 @@ func (d *Daemon) applySpec(ports map[string]*port) error {
 		d.addPeers(&s)
 		err = d.sw.Apply(s)
 	}
-	if former == nil {
-		return err
-	}
 	if err != nil {
-		// The switch may still use it: the rollback's own spec comes first.
-		d.stale = append(d.stale, former)
+		if former != nil {
+			// The switch may still use it: the rollback's own spec comes first.
+			d.stale = append(d.stale, former)
+		}
 		return err
 	}
-	for _, v := range append(d.stale, former) {
-		for why, n := range v.Refused() {
-			d.refusedBefore[why] += n
+	if former != nil {
+		for _, v := range append(d.stale, former) {
+			d.retire(v)
+			err = errors.Join(err, v.Close())
 		}
-		err = errors.Join(err, v.Close())
+		d.stale = nil
 	}
-	d.stale = nil
+	maps.DeleteFunc(d.peerRefused, func(id frame.PortID, _ tunnel.Drops) bool { return d.vtep == nil || d.vtep.Peer(id) == nil })
 	return err
+}
+
+// retire keeps what a tunnel has refused that is about to be closed: the
+// counters of peers go on in the next one.
+func (d *Daemon) retire(v *vtep) {
+	for why, n := range v.Refused() {
+		d.refusedBefore[why] += n
+	}
+	for _, s := range v.Status() {
+		sum := d.peerRefused[s.ID]
+		for why, n := range s.Drops {
+			sum[why] += n
+		}
+		d.peerRefused[s.ID] = sum
+	}
 }
 
 // refusedByTunnel is what never became a frame.

@@ -17,6 +17,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel"
 )
 
 // WorkerOptions are what the keeper hands to the worker on its command line.
@@ -111,7 +112,8 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 	d := &Daemon{
 		keeper: k, state: g.State, stateDir: g.StateDir, generation: g.Generation, version: o.Version,
 		log: o.Log, hub: newHub(), started: time.Now(), ports: map[string]*port{}, cuts: map[frame.PortID]string{},
-		down: make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
+		peerRefused: map[frame.PortID]tunnel.Drops{},
+		down:        make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
 	}
 	if d.hostname, _ = os.Hostname(); d.hostname == "" {
 		d.hostname = "localhost"
