@@ -125,9 +125,10 @@ func (n *node) tryUp() error {
 	select {
 	case err := <-ready:
 		if err != nil {
-			return errors.Join(err, <-n.exited)
+			err = errors.Join(err, <-n.exited)
+			n.keeper = nil
 		}
-		return nil
+		return err
 	case <-time.After(patience):
 		return errors.New("not ready in time")
 	}

@@ -64,8 +64,8 @@ func (f *fabric) strangers(n *node) {
 	var table []api.Entry
 	n.json(&table, "fdb", "ls")
 	inner := append([]byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x77\x08\x00"), make([]byte, 46)...)
-	say(f.t, f.hosts[3].underlay, "192.0.2.1:4789", append([]byte{8, 0, 0, 0, 0, 0x27, 0x1a, 0}, inner...))
-	say(f.t, f.hosts[1].underlay, "192.0.2.1:4789", append([]byte{8, 0, 0, 0, 0, 0, 99, 0}, inner...))
+	f.say(4, "192.0.2.1:4789", vxlan(10010, inner))
+	f.say(2, "192.0.2.1:4789", vxlan(99, inner))
 	n.until("both are counted", func() bool {
 		n.json(&after, "stats")
 		return after.Drops["unknown_peer"] == before.Drops["unknown_peer"]+1 && after.Drops["unknown_vni"] == before.Drops["unknown_vni"]+1

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // fabric is several hosts on one LAN. Host i is called h<i>, from 1, and its
@@ -121,16 +123,43 @@ func (f *fabric) exchange(from, to int) {
 	}
 }
 
+// asked is the answer of a switch's API, which takes no process a question as a
+// command does.
+func asked[A any](n *node, ask func(*api.Client, context.Context) (A, error)) A {
+	n.t.Helper()
+	c := api.Dial(n.socket)
+	defer c.Close()
+	a, err := ask(c, n.t.Context())
+	if err != nil {
+		n.t.Fatalf("ask the switch: %v\n%s", err, n.log)
+	}
+	return a
+}
+
+func (n *node) stats() api.Stats {
+	n.t.Helper()
+	return asked(n, (*api.Client).Stats)
+}
+
 // peers are a node's, by name.
 func (n *node) peers() map[string]api.Peer {
 	n.t.Helper()
-	var list []api.Peer
-	n.json(&list, "peer", "ls")
 	out := map[string]api.Peer{}
-	for _, p := range list {
+	for _, p := range asked(n, (*api.Client).Peers) {
 		out[p.Name] = p
 	}
 	return out
+}
+
+// where is the port or peer that a station is behind, "" when nobody knows it.
+func (n *node) where(station byte) string {
+	n.t.Helper()
+	for _, e := range asked(n, (*api.Client).FDB) {
+		if e.MAC == switchtest.Station4(station).MAC {
+			return e.Port + e.Peer
+		}
+	}
+	return ""
 }
 
 // conserved demands that every tapestry conserves.
@@ -169,20 +198,6 @@ func (f *fabric) between() (sent, received uint64) {
 		return still
 	})
 	return sent, received
-}
-
-// say sends one datagram from a namespace.
-func say(t *testing.T, ns *netnstest.NS, to string, b []byte) {
-	t.Helper()
-	ns.Do(func() error {
-		c, err := net.Dial("udp", to)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write(b)
-		return err
-	})
 }
 
 // counted is what became of numbered datagrams.
