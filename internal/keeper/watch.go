@@ -173,7 +173,7 @@ func describe(l link.Link, instance string, addresses []netip.Prefix) Interface 
 
 // Watch returns a socket that hears interface ifname of a place, or with an
 // empty name all of them, and the interfaces of that place by index. Nothing
-// waits in the socket before the caller, whose it is, has attached a filter. The code of a refusal is CodeNotFound when the port,
+// waits in the socket, which is the caller's, before watch.New has taken it over. The code of a refusal is CodeNotFound when the port,
 // its namespace or the interface isn't there.
 func (c *Client) Watch(r WatchRequest) (fd int, all []Interface, err error) {
 	a, err := c.call(request{Op: opWatch, Watch: &r}, 1)

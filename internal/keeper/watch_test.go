@@ -3,13 +3,19 @@ package keeper_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	"github.com/tapestry-net/tapestry/internal/netns"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/internal/watch"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
+
+// everything is a filter that passes whole packets.
+var everything = []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 1 << 18}}
 
 // namespaceOf returns the inode of the namespace that a socket lives in.
 func namespaceOf(t *testing.T, fd int) uint64 {
@@ -96,6 +102,35 @@ func refuseWatch(t *testing.T, w *worker) {
 		if err := w.RawSet(nil, nil, op); code(err) != keeper.CodeInvalid {
 			t.Errorf("%s without a place: got %v, want %s", op, err, keeper.CodeInvalid)
 		}
+	}
+}
+
+// Nothing reaches a watching socket before its reader's filter.
+func TestWatchBeginsDeaf(t *testing.T) {
+	b := machineBed(t)
+	netnstest.Require(t, "ping")
+	own := netnstest.New(t)
+	w := b.run()
+	c1 := tap("c1")
+	c1.Netns = own.Path()
+	mustOpen(t, w, c1)
+	fd, all, err := w.Watch(keeper.WatchRequest{Place: keeper.Place{Port: "c1"}, Ifname: "lo"})
+	if err != nil || len(all) < 2 {
+		t.Fatalf("got %+v, %v, want all interfaces, the watched one or not", all, err)
+	}
+	own.Run("ping", "-c1", "-W1", "127.0.0.1")
+	s, err := watch.New(fd, watch.Options{Filter: everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	own.Run("ping", "-c1", "-W1", "127.0.0.2")
+	got, err := s.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := string(got[0].Data); !strings.Contains(first, "\x7f\x00\x00\x02") {
+		t.Errorf("first packet % x, want the first one after the filter was attached", first)
 	}
 }
 

@@ -19,8 +19,7 @@ var nothing = []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K}}
 
 // Open opens a socket that hears what the interface called ifname, or with an
 // empty name every interface of the calling thread's namespace, receives and
-// sends. Its filter passes nothing, so nothing waits in it before its reader has
-// attached another. The
+// sends. Nothing waits in it before New has attached its reader's filter. The
 // descriptor is non-blocking, close-on-exec and the caller's. The error wraps
 // fs.ErrNotExist when there is no such interface, and fs.ErrPermission without
 // CAP_NET_RAW.
