@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -101,13 +102,14 @@ type change struct {
 	oldCfg, oldEff *config.Config
 	oldState       state
 	oldPorts       map[string]*port
+	oldOwn         []netip.Addr
 	replaced       map[*port]bool // their interfaces have been taken away
 }
 
 // rollback brings the former state back. The switch lets go of what is new
 // first: a queue must not be closed while it is polled.
 func (d *Daemon) rollback(c *change) {
-	d.cfg, d.eff, d.st, d.ports = c.oldCfg, c.oldEff, c.oldState, c.oldPorts
+	d.cfg, d.eff, d.st, d.ports, d.own = c.oldCfg, c.oldEff, c.oldState, c.oldPorts, c.oldOwn
 	first := d.enforce()
 	for _, f := range slices.Backward(c.undo) {
 		f()
@@ -132,7 +134,7 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 	}
 	c := &change{
 		cfg: cfg, st: d.st.clone(), oldCfg: d.cfg, oldEff: d.eff, oldState: d.st, oldPorts: d.ports,
-		replaced: map[*port]bool{},
+		oldOwn: slices.Clone(d.own), replaced: map[*port]bool{},
 	}
 	if err := c.st.assign(cfg); err != nil {
 		return nil, err
@@ -377,7 +379,8 @@ func (d *Daemon) publishNames() {
 func (d *Daemon) resolve(cfg *config.Config, st *state) *config.Config {
 	st.VLANs = config.AssignVLANs(cfg, st.VLANs)
 	eff := cfg.Resolved(d.hostname, st.VLANs)
-	fitNetworks(cfg, eff)
+	d.meetOwn(eff)
+	d.fitNetworks(cfg, eff)
 	return eff
 }
 

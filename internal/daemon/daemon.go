@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -57,7 +58,8 @@ type Daemon struct {
 	ports map[string]*port
 	looks int // at the ports' health
 	vtep  *vtep
-	stale []*vtep // to be closed when the switch has another spec
+	stale []*vtep      // to be closed when the switch has another spec
+	own   []netip.Addr // see meetOwn
 	// refusedBefore is what tunnels refused that are closed, and peerRefused the
 	// part of it that present peers sent.
 	refusedBefore tunnel.Drops

@@ -123,6 +123,7 @@ func (d *Daemon) look() {
 	now := time.Now()
 	d.looks++
 	d.releaseLost()
+	d.lookForOwn()
 	var taps, others []*port
 	var fds []int
 	for _, p := range d.ports {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -16,7 +15,6 @@ import (
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/tunnel"
-	"github.com/tapestry-net/tapestry/tunnel/discovery"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -27,39 +25,6 @@ type vtep struct {
 	reserved   config.Reserved
 	noChecksum bool
 	underlay   int // MTU
-}
-
-// peersOf are the peers of c that are not this host: the same list serves all
-// hosts.
-func peersOf(c *config.Config) []discovery.Peer {
-	if c.Tunnel == nil {
-		return nil
-	}
-	var list []discovery.Peer
-	for _, name := range slices.Sorted(maps.Keys(c.Tunnel.Peers)) {
-		p := c.Tunnel.Peers[name]
-		list = append(list, discovery.Peer{Name: name, Address: p.Address.AddrPort(config.DefaultVXLANPort), Networks: p.Networks})
-	}
-	return discovery.NewStatic(list, c.Host, ownAddresses(c.Tunnel.Listen.Addr())).Peers()
-}
-
-// ownAddresses are those of this host that the tunnel listens on; none when the
-// kernel won't tell.
-func ownAddresses(listen netip.Addr) []netip.Addr {
-	if !listen.IsUnspecified() {
-		return []netip.Addr{listen}
-	}
-	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var own []netip.Addr
-	for _, a := range list {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			own = append(own, p.Addr())
-		}
-	}
-	return own
 }
 
 // tunnelSpec is what the tunnel is told. c is resolved.
@@ -75,7 +40,7 @@ func (d *Daemon) tunnelSpec(c *config.Config) tunnel.Spec {
 			Encrypt: n.Encrypt == config.EncryptRequired, Addresses: hostAddresses(c, name),
 		})
 	}
-	for _, p := range peersOf(c) {
+	for _, p := range d.others(c) {
 		t := tunnel.PeerSpec{ID: d.st.Peers[p.Name], Name: p.Name, Address: p.Address}
 		for _, name := range slices.Sorted(maps.Keys(c.Networks)) {
 			if c.Networks[name].VNI != 0 && (len(p.Networks) == 0 || slices.Contains(p.Networks, name)) {
@@ -114,7 +79,7 @@ func (d *Daemon) bringTunnel() (former *vtep, err error) {
 		}
 		return former, err
 	}
-	want := vtep{listen: t.Listen, reserved: t.VXLANReserved, noChecksum: !isOn(t.UDPChecksum), underlay: narrowest(peersOf(d.eff)).mtu}
+	want := vtep{listen: t.Listen, reserved: t.VXLANReserved, noChecksum: !isOn(t.UDPChecksum), underlay: narrowest(d.others(d.eff)).mtu}
 	if v := d.vtep; v == nil || v.listen != want.listen || v.reserved != want.reserved || v.noChecksum != want.noChecksum || v.underlay != want.underlay {
 		if want.Tunnel, err = d.openTunnel(&want); err != nil {
 			return nil, err

@@ -81,7 +81,7 @@ const minMTU, maxMTU = 68, 65535
 
 // fitNetworks sets the MTU of those networks that span hosts and that cfg gives
 // none, so that their packets cross the underlay in one piece.
-func fitNetworks(cfg, eff *config.Config) {
+func (d *Daemon) fitNetworks(cfg, eff *config.Config) {
 	if cfg.Tunnel == nil {
 		return
 	}
@@ -94,7 +94,7 @@ func fitNetworks(cfg, eff *config.Config) {
 	if len(open) == 0 {
 		return
 	}
-	inner := min(narrowest(peersOf(eff)).inner, maxMTU)
+	inner := min(narrowest(d.others(eff)).inner, maxMTU)
 	for _, name := range open {
 		if inner >= minMTU {
 			eff.Networks[name].MTU = inner
