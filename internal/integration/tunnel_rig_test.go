@@ -156,7 +156,10 @@ func (n *node) where(station byte) string {
 	n.t.Helper()
 	for _, e := range asked(n, (*api.Client).FDB) {
 		if e.MAC == switchtest.Station4(station).MAC {
-			return e.Port + e.Peer
+			if e.Peer != "" {
+				return e.Peer
+			}
+			return e.Port
 		}
 	}
 	return ""
