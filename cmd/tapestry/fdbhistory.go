@@ -120,10 +120,8 @@ func (c *cli) fdbHistory() *cobra.Command {
 					return err
 				}
 			}
-			if since != "" {
-				if r.Since, err = parseMoment(since, time.Now()); err != nil {
-					return usagef(cmd, "--since: %v", err)
-				}
+			if r.Since, err = sinceFlag(cmd, since); err != nil {
+				return err
 			}
 			list, err := c.client().History(cmd.Context(), r)
 			if err != nil {

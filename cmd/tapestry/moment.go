@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 // momentForms is what parseMoment understands, for help texts.
@@ -29,6 +31,18 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 		return now.Add(-d), nil
 	}
 	return time.Time{}, fmt.Errorf("time %q: want %s", s, momentForms)
+}
+
+// sinceFlag reads the flag --since; empty is the zero time.
+func sinceFlag(cmd *cobra.Command, s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := parseMoment(s, time.Now())
+	if err != nil {
+		return t, usagef(cmd, "--since: %v", err)
+	}
+	return t, nil
 }
 
 // momentArgs lets `fdb at -5m` stand for `fdb at "5m ago"`: what begins with a

@@ -12,12 +12,12 @@ import (
 
 func (c *cli) peerGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "peer", Short: "Tunnel peers: ls, show, add, rm",
+		Use: "peer", Short: "Tunnel peers: ls, show, add, rm, history",
 		Long: "A peer is another host: its VXLAN tunnel end point (VTEP) carries the networks that\n" +
 			"have a VNI. It may be another tapestry, the kernel's vxlan device or any other VTEP.",
 		Example: "  tapestry peer add h130 --address 192.168.18.130",
 	}
-	cmd.AddCommand(c.peerLs(), c.peerShow(), c.peerAdd(), c.rm("peer", c.peerNames))
+	cmd.AddCommand(c.peerLs(), c.peerShow(), c.peerAdd(), c.rm("peer", c.peerNames), c.history("peer", c.peerNames))
 	group(cmd)
 	return cmd
 }

@@ -13,11 +13,11 @@ import (
 
 func (c *cli) portGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "port", Short: "Ports: ls, show, add, set, rm",
+		Use: "port", Short: "Ports: ls, show, add, set, rm, history",
 		Long:    "A port is where a container, an interface or this host meets the switch.",
 		Example: "  tapestry port ls",
 	}
-	cmd.AddCommand(c.portLs(), c.portShow(), c.portAdd(), c.portSet(), c.rm("port", c.portNames))
+	cmd.AddCommand(c.portLs(), c.portShow(), c.portAdd(), c.portSet(), c.rm("port", c.portNames), c.history("port", c.portNames))
 	group(cmd)
 	return cmd
 }
@@ -192,7 +192,7 @@ func (c *cli) portSet() *cobra.Command {
 		Use: "set NAME KEY=VALUE...", Short: "Change a port",
 		Long: "Changes keys of a port as they stand in the file; a dot reaches into a key, and an\n" +
 			"empty value removes it. Values are YAML.",
-		Example: "  tapestry port set c1 access=red tap.mtu=1400 isolated=true",
+		Example: "  tapestry port set c1 access=red isolated=true",
 		Args: func(cmd *cobra.Command, a []string) error {
 			if len(a) < 2 {
 				return args("NAME", "KEY=VALUE")(cmd, a)

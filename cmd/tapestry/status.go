@@ -3,6 +3,7 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -103,13 +104,20 @@ func (c *cli) printStats(s api.Stats) {
 
 func (c *cli) events() *cobra.Command {
 	var kinds []string
+	var from string
 	cmd := &cobra.Command{
-		Use: "events [--kind KIND]...", Short: "Follow what happens in the switch", Args: args(),
-		Long:                  "Prints one line for each event as it happens, until interrupted.",
-		Example:               "  tapestry events --kind port --kind loop",
+		Use: "events [--kind KIND]... [--since TIME]", Short: "Follow what happens in the switch", Args: args(),
+		Long: "Prints one line for each event as it happens, until interrupted; with --since first\n" +
+			"those that are remembered: of ports, peers, loops, storms, flapping stations, workers\n" +
+			"and configurations, not of frames and single moves.",
+		Example:               "  tapestry events --kind port --kind loop\n  tapestry events --since -1h --json",
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for e, err := range c.client().Events(cmd.Context(), kinds) {
+			since, err := sinceFlag(cmd, from)
+			if err != nil {
+				return err
+			}
+			for e, err := range c.client().EventsSince(cmd.Context(), kinds, since) {
 				if err != nil {
 					return err
 				}
@@ -122,7 +130,8 @@ func (c *cli) events() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringArrayVar(&kinds, "kind", nil, "only events of this kind: port, network, fdb, loop, storm, worker, config, frame (repeatable)")
+	cmd.Flags().StringArrayVar(&kinds, "kind", nil, "only events of this kind: "+strings.Join(api.EventKinds, ", ")+" (repeatable)")
+	cmd.Flags().StringVar(&from, "since", "", "begin with what is remembered since then: "+momentForms)
 	return cmd
 }
 

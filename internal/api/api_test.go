@@ -79,6 +79,14 @@ func TestAskOverSocket(t *testing.T) {
 	why, err := c.Why(ctx, "02-00-00-00-00-01")
 	check("why", why, wantWhy, err)
 
+	happened, err := c.Happened(ctx, api.HappenedRequest{Kinds: []string{"port", "worker"}, Port: "c2", Since: apitest.Start, Limit: 9})
+	check("happened", happened, sw.Happened(api.HappenedRequest{Port: "c2", Limit: 9}), err)
+	happened, err = c.Happened(ctx, api.HappenedRequest{Peer: "h131", Limit: 1})
+	check("happened to a peer", happened[0].Kind, "peer", err)
+	if _, err = c.Happened(ctx, api.HappenedRequest{Kinds: []string{"weather"}}); api.AsError(err).Code != api.CodeInvalid {
+		t.Errorf("of a kind that there isn't: %v", err)
+	}
+
 	ports, err := c.Ports(ctx)
 	check("ports", len(ports), 2, err)
 	if ports[0].Trunk == nil || ports[1].Drops == nil || ports[1].Offloads == nil {

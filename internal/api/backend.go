@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"iter"
+	"time"
 )
 
 // Backend is the running switch as the API server sees it. internal/daemon
@@ -32,7 +33,10 @@ type Backend interface {
 
 	// Events returns a stream that ends when ctx does. A reader that is too
 	// slow loses events; the stream says how many. kinds empty = all but frame.
-	Events(ctx context.Context, kinds []string) <-chan Event
+	// Unless since is zero the stream begins with what is remembered since then.
+	Events(ctx context.Context, kinds []string, since time.Time) <-chan Event
+	// Happened returns what is remembered, oldest first.
+	Happened(r HappenedRequest) []Event
 
 	// Capture validates r and readies a capture, which costs nothing until it runs.
 	Capture(r CaptureRequest) (CaptureRun, error)

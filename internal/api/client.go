@@ -158,26 +158,36 @@ func (c *Client) Upgrade(ctx context.Context) (UpgradeReply, error) {
 // the worker is replaced it goes on with the next one, after an event of kind
 // lost. An error, if any, comes last; the end of ctx is none.
 func (c *Client) Events(ctx context.Context, kinds []string) iter.Seq2[Event, error] {
+	return c.EventsSince(ctx, kinds, time.Time{})
+}
+
+// EventsSince is Events, preceded by what is remembered since then unless since
+// is zero.
+func (c *Client) EventsSince(ctx context.Context, kinds []string, since time.Time) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		path := "events"
-		if len(kinds) > 0 {
-			path += "?" + url.Values{"kind": kinds}.Encode()
-		}
 		for first := true; ; first = false {
-			body, err := c.call(ctx, http.MethodGet, path, nil)
+			q := url.Values{"kind": kinds}
+			if !since.IsZero() {
+				q.Set("since", since.Format(time.RFC3339Nano))
+			}
+			body, err := c.call(ctx, http.MethodGet, "events?"+q.Encode(), nil)
 			if err != nil {
 				if ctx.Err() == nil {
 					yield(Event{}, err)
 				}
 				return
 			}
-			if !first && !yield(Event{Time: time.Now(), Kind: "lost", What: "the worker was replaced: events in between are lost"}, nil) {
+			if !first && !yield(Event{Time: time.Now(), Kind: "lost", What: "the worker was replaced: frames and moves in between are lost"}, nil) {
 				body.Close()
 				return
 			}
-			err = decodeEvents(body, yield)
+			since = time.Now()
+			err = decodeEvents(body, func(e Event, err error) bool {
+				since = e.Time.Add(time.Nanosecond) // the next worker remembers what comes after it
+				return yield(e, err)
+			})
 			body.Close()
 			if err == nil || ctx.Err() != nil {
 				return

@@ -52,6 +52,7 @@ func (s *Server) routes() http.Handler {
 	ask("peers", nil, func(url.Values) (any, error) { return b.Peers(), nil })
 	ask("fdb", nil, func(url.Values) (any, error) { return b.FDB(), nil })
 	historyRoutes(b, ask)
+	happenedRoutes(b, ask)
 
 	order(s, mux, "apply", b.Apply)
 	order(s, mux, "item", b.Item)

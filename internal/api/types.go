@@ -130,6 +130,7 @@ type Status struct {
 	Ready    bool      `json:"ready"`
 	Ports    UpDown    `json:"ports"`
 	Networks int       `json:"networks"`
+	Revision uint64    `json:"revision"` // of the configuration: how often it has changed
 	Peers    UpDown    `json:"peers"`
 	FDB      FDBStatus `json:"fdb"`
 	Problems []Problem `json:"problems"`
@@ -242,6 +243,7 @@ type Event struct {
 	Kind    string         `json:"kind"` // port, peer, network, fdb, loop, storm, worker, config, frame
 	What    string         `json:"what"` // one sentence
 	Port    string         `json:"port,omitempty"`
+	Peer    string         `json:"peer,omitempty"`
 	Network string         `json:"network,omitempty"`
 	MAC     string         `json:"mac,omitempty"`
 	Fields  map[string]any `json:"fields,omitempty"`

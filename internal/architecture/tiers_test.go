@@ -28,6 +28,7 @@ var tiers = map[string]int{
 	"internal/probe":        2,
 	"internal/link":         2,
 	"internal/netns":        2,
+	"internal/journal":      2,
 	"internal/watch":        2,
 	"switch":                3,
 	"tunnel":                3,

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/journal"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -27,7 +28,7 @@ func (d *Daemon) Status() api.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := api.Status{
-		Host: d.eff.Host, Version: d.version, Ready: true, Networks: len(d.eff.Networks),
+		Host: d.eff.Host, Version: d.version, Ready: true, Networks: len(d.eff.Networks), Revision: d.st.Revision,
 		FDB:      api.FDBStatus{Entries: d.table.Len(), Limit: d.table.Limit()},
 		Problems: []api.Problem{},
 	}
@@ -358,8 +359,13 @@ func refusedText(c vswitch.Copy) string {
 }
 
 // Events implements api.Backend.
-func (d *Daemon) Events(ctx context.Context, kinds []string) <-chan api.Event {
-	return d.hub.subscribe(ctx, kinds)
+func (d *Daemon) Events(ctx context.Context, kinds []string, since time.Time) <-chan api.Event {
+	return d.hub.subscribe(ctx, kinds, since)
+}
+
+// Happened implements api.Backend.
+func (d *Daemon) Happened(r api.HappenedRequest) []api.Event {
+	return d.hub.past(journal.Filter{Kinds: r.Kinds, Port: r.Port, Peer: r.Peer, Since: r.Since, Limit: r.Limit})
 }
 
 // Upgrade implements api.Backend. When it returns without an error another

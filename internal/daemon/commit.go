@@ -42,6 +42,7 @@ func (d *Daemon) adopt(cfg *config.Config, st state, saved bool) error {
 		if err := d.open(p); err != nil {
 			p.fail(err)
 			d.log.Warn("port is down", "port", name, "err", err)
+			d.tellPort(name, p.reason)
 			continue
 		}
 		d.st.note(p)
@@ -139,6 +140,7 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 	if err := c.st.assign(cfg); err != nil {
 		return nil, err
 	}
+	c.st.Revision++
 	c.eff = d.resolve(cfg, &c.st)
 	if edit != nil {
 		edit(&c.st)
@@ -152,7 +154,7 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 		lines[i] = x.Text
 	}
 	d.log.Info("configuration changed", "changes", strings.Join(lines, "; "))
-	d.hub.publish(api.Event{Kind: "config", What: strings.Join(lines, "; ")})
+	d.tellCommit(c, lines)
 	return lines, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -47,8 +48,16 @@ type Daemon struct {
 	upgraded   atomic.Bool
 	work       sync.WaitGroup
 
+	// cutsMu guards what is noted of things that mu may not be taken for.
 	cutsMu sync.Mutex
-	cuts   map[frame.PortID]string // what the loop guard says of the ports it has cut
+	cuts   map[frame.PortID]string        // what the loop guard says of the ports it has cut
+	storms map[frame.PortID]*stormAt      // that have begun and are not over
+	peers  map[frame.PortID]tunnel.Status // as last told
+
+	// flapping are the groups of flapping stations as last told, and moves the
+	// table's counter then; the health watch's own.
+	flapping map[string]api.Flap
+	moves    uint64
 
 	// mu serialises changes and guards what follows.
 	mu    sync.Mutex

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/internal/api"
@@ -158,7 +159,7 @@ func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
 		ctx, cancel := context.WithCancel(t.Context())
-		slow := h.subscribe(ctx, nil)
+		slow := h.subscribe(ctx, nil, time.Time{})
 		for range readerDepth + 10 {
 			h.publish(api.Event{Kind: "port"})
 		}
@@ -186,9 +187,9 @@ func TestFramesAreWatchedOnDemand(t *testing.T) {
 		var calls []bool
 		h.onFrame = func(on bool) { calls = append(calls, on) }
 		ctx, cancel := context.WithCancel(t.Context())
-		all := h.subscribe(ctx, nil)
-		first := h.subscribe(ctx, []string{KindFrame})
-		second := h.subscribe(ctx, []string{"port", KindFrame})
+		all := h.subscribe(ctx, nil, time.Time{})
+		first := h.subscribe(ctx, []string{KindFrame}, time.Time{})
+		second := h.subscribe(ctx, []string{"port", KindFrame}, time.Time{})
 		h.publish(api.Event{Kind: KindFrame})
 		if len(all) != 0 || len(first) != 1 || len(second) != 1 {
 			t.Errorf("delivered %d %d %d", len(all), len(first), len(second))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/journal"
 )
 
 // KindFrame is the event kind of single frames. It costs a copy of each frame's
@@ -20,6 +21,8 @@ const readerDepth = 1024
 // hub hands events to every reader. A reader that is slow loses events and is
 // told how many; nobody waits for it.
 type hub struct {
+	journal *journal.Journal // nil: nothing is remembered
+
 	mu      sync.Mutex
 	readers map[*reader]struct{}
 	frames  int // readers that asked for KindFrame
@@ -41,6 +44,9 @@ func (h *hub) publish(e api.Event) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.journal != nil && remembered(e) {
+		h.journal.Append(journal.Record(e))
+	}
 	for r := range h.readers {
 		if r.wants(e.Kind) {
 			r.send(e)
@@ -48,10 +54,39 @@ func (h *hub) publish(e api.Event) {
 	}
 }
 
-// subscribe returns a stream that is closed when ctx ends.
-func (h *hub) subscribe(ctx context.Context, kinds []string) <-chan api.Event {
-	r := &reader{out: make(chan api.Event, readerDepth), kinds: kinds}
+// remembered reports whether e goes into the journal: frames are too many, and
+// of stations the FDB has a history of its own, so that only those that flap
+// are told of here.
+func remembered(e api.Event) bool {
+	_, flap := e.Fields["flapping"]
+	return e.Kind != KindFrame && e.Kind != "fdb" || flap
+}
+
+// past returns what f selects of the journal.
+func (h *hub) past(f journal.Filter) []api.Event {
+	out := []api.Event{}
+	if h.journal == nil {
+		return out
+	}
+	for _, r := range h.journal.Select(f) {
+		out = append(out, api.Event(r))
+	}
+	return out
+}
+
+// subscribe returns a stream that is closed when ctx ends. Unless since is zero
+// it begins with what is remembered since then; nothing is missing or told twice
+// between that and the rest.
+func (h *hub) subscribe(ctx context.Context, kinds []string, since time.Time) <-chan api.Event {
 	h.mu.Lock()
+	var past []api.Event
+	if !since.IsZero() {
+		past = h.past(journal.Filter{Kinds: kinds, Since: since})
+	}
+	r := &reader{out: make(chan api.Event, readerDepth+len(past)), kinds: kinds}
+	for _, e := range past {
+		r.out <- e
+	}
 	h.readers[r] = struct{}{}
 	h.count(r, 1)
 	h.mu.Unlock()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func remembering(t *testing.T) *Daemon {
 		t.Fatal(err)
 	}
 	d := &Daemon{
-		table: table, ports: map[string]*port{}, eff: parse(t, three), hub: newHub(),
+		table: table, ports: map[string]*port{}, eff: parse(t, three), hub: newHub(), log: slog.New(slog.DiscardHandler),
 		st: state{VLANs: map[string]frame.VID{"blue": 10, "red": 20}, Peers: map[string]frame.PortID{"h": 9}},
 	}
 	d.eff = d.eff.Resolved("here", d.st.VLANs)

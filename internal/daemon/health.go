@@ -42,15 +42,15 @@ func (d *Daemon) onSwitchEvent(e vswitch.Event) {
 		what := fmt.Sprintf("loop: port %s hears the switch's own frames come back (last by %s) and is cut for %v", n.port(e.Port), e.MAC, e.For)
 		d.log.Warn("loop guard cut a port", "port", n.port(e.Port), "network", n.network(e.VID), "mac", e.MAC.String(), "for", e.For)
 		d.cut(e.Port, what)
-		d.hub.publish(api.Event{Time: e.Time, Kind: "loop", What: what, Port: n.port(e.Port), Network: n.network(e.VID), MAC: e.MAC.String()})
+		d.hub.publish(api.Event{Time: e.Time, Kind: "loop", What: what, Port: n.port(e.Port), Network: n.network(e.VID), MAC: e.MAC.String(),
+			Fields: map[string]any{"cut": true, "for_s": e.For.Seconds()}})
 	case vswitch.EventLoopOpened:
 		d.cut(e.Port, "")
 		d.log.Info("loop guard opened a port", "port", n.port(e.Port))
-		d.hub.publish(api.Event{Time: e.Time, Kind: "loop", What: fmt.Sprintf("port %s is open again", n.port(e.Port)), Port: n.port(e.Port)})
+		d.hub.publish(api.Event{Time: e.Time, Kind: "loop", What: fmt.Sprintf("port %s is open again", n.port(e.Port)), Port: n.port(e.Port),
+			Fields: map[string]any{"cut": false}})
 	case vswitch.EventStorm:
-		what := fmt.Sprintf("storm: port %s floods %s frames faster than its limit", n.port(e.Port), e.Class)
-		d.log.Warn("storm control drops frames", "port", n.port(e.Port), "class", e.Class.String())
-		d.hub.publish(api.Event{Time: e.Time, Kind: "storm", What: what, Port: n.port(e.Port)})
+		d.tellStorm(e, n.port(e.Port))
 	}
 }
 
@@ -66,6 +66,7 @@ func (d *Daemon) watchHealth() {
 			d.lost(e)
 		case <-t.C:
 			d.look()
+			d.watchChanges(time.Now())
 		}
 	}
 }
@@ -93,7 +94,7 @@ func (d *Daemon) drop(p *port, reason, hint string) {
 	p.down(reason, hint)
 	p.next = time.Now()
 	d.log.Warn("port is down", "port", p.name, "reason", reason)
-	d.hub.publish(api.Event{Kind: "port", What: fmt.Sprintf("port %s is down: %s", p.name, reason), Port: p.name})
+	d.tellPort(p.name, reason)
 }
 
 // retry opens a port that is down. The caller holds mu.
@@ -112,7 +113,7 @@ func (d *Daemon) retry(p *port) {
 		return
 	}
 	d.log.Info("port is up", "port", p.name)
-	d.hub.publish(api.Event{Kind: "port", What: fmt.Sprintf("port %s is up", p.name), Port: p.name})
+	d.tellPort(p.name, "")
 }
 
 // look checks every port, and tries those again that are down for lack of an
@@ -269,14 +270,11 @@ func (d *Daemon) changed(p *port, reason, hint string) {
 	}
 	wasUp := p.reason == ""
 	p.reason, p.hint, p.since = reason, hint, time.Now()
-	what := fmt.Sprintf("port %s is up", p.name)
-	if reason != "" {
-		what = fmt.Sprintf("port %s is down: %s", p.name, reason)
-	} else if !wasUp {
+	if reason == "" && !wasUp {
 		p.heals++
 	}
 	d.log.Info("port state", "port", p.name, "reason", reason)
-	d.hub.publish(api.Event{Kind: "port", What: what, Port: p.name})
+	d.tellPort(p.name, reason)
 }
 
 // cut notes what the loop guard did to a port; empty = it is open. The switch

@@ -21,6 +21,8 @@ type state struct {
 	Ports  map[string]portRecord   `json:"ports"`           // by name
 	Peers  map[string]frame.PortID `json:"peers,omitempty"` // their port numbers, by name
 	Next   frame.PortID            `json:"next"`            // the next port number to try
+
+	Revision uint64 `json:"revision,omitempty"` // how often the configuration has changed
 }
 
 // portRecord is what a port keeps for as long as it is configured.

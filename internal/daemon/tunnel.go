@@ -136,9 +136,7 @@ func (d *Daemon) onPeer(e tunnel.Event) {
 	if e.State == tunnel.Down {
 		d.table.Flush(fdb.Filter{Port: e.ID})
 	}
-	what := fmt.Sprintf("peer %s at %v is %v, its path carries packets of %d octets", e.Name, e.Address, e.State, e.MTU)
-	d.log.Info("peer", "peer", e.Name, "address", e.Address, "state", e.State, "mtu", e.MTU)
-	d.hub.publish(api.Event{Time: e.Time, Kind: "peer", What: what})
+	d.tellPeer(e.Status, e.Time)
 }
 
 // applySpec gives the switch its spec with those ports, and the tunnel its own.

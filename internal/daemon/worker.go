@@ -14,6 +14,7 @@ import (
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/journal"
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -112,12 +113,16 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 	d := &Daemon{
 		keeper: k, state: g.State, stateDir: g.StateDir, generation: g.Generation, version: o.Version,
 		log: o.Log, hub: newHub(), started: time.Now(), ports: map[string]*port{}, cuts: map[frame.PortID]string{},
+		storms: map[frame.PortID]*stormAt{}, peers: map[frame.PortID]tunnel.Status{}, flapping: map[string]api.Flap{},
 		peerRefused: map[frame.PortID]tunnel.Drops{},
 		down:        make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
 	}
 	if d.hostname, _ = os.Hostname(); d.hostname == "" {
 		d.hostname = "localhost"
 	}
+	d.hub.journal = journal.Open(int(d.state.Fd()), func(err error) {
+		d.log.Warn("what happens is kept in memory only", "err", err)
+	})
 	d.names.Store(&names{})
 	eff := cfg.Resolved(d.hostname, nil)
 	if err := d.openTable(eff.FDBLimit); err != nil {
@@ -177,7 +182,7 @@ func (d *Daemon) serve(g keeper.Greeting) error {
 	}
 	debug.FreeOSMemory() // what starting took is not needed again
 	d.log.Info("forwarding", "generation", d.generation, "pid", os.Getpid())
-	d.hub.publish(api.Event{Kind: "worker", What: fmt.Sprintf("worker %d forwards (generation %d)", os.Getpid(), d.generation)})
+	d.tellWorker(g)
 	var err error
 	select {
 	case <-d.keeper.Stop():
@@ -228,4 +233,5 @@ func (d *Daemon) close() {
 		close(d.frames.quit)
 	}
 	d.work.Wait()
+	d.hub.journal.Close()
 }

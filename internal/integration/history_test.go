@@ -1,7 +1,9 @@
 package integration_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,5 +86,107 @@ func TestHistoryOfFlap(t *testing.T) {
 	out, errs, code := n.try("fdb", "why", mac)
 	if code != 5 || !strings.Contains(out, "flushed") || !strings.Contains(errs, "it was flushed at") {
 		t.Errorf("after a flush: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// whats are the events of one command, one line each.
+func (n *node) whats(args ...string) string {
+	n.t.Helper()
+	var list []api.Event
+	n.json(&list, args...)
+	var lines []string
+	for _, e := range list {
+		lines = append(lines, e.What)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestHistoryOfPorts: what happens to a port is remembered, by the next worker
+// and by the next switch too, and a stream can begin with it.
+func TestHistoryOfPorts(t *testing.T) {
+	a, b, c := netnstest.New(t), netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	begin := time.Now()
+	a.Run("ip", "link", "set", "eth0", "down")
+	n.becomes("c1", "down", "set down")
+	a.Run("ip", "link", "set", "eth0", "up")
+	n.becomes("c1", "up", "")
+	n.applies(trio(a, b, c))
+	n.applies(strings.Replace(trio(a, b, c), "vlan: 10", "vlan: 10, mtu: 1400", 1))
+	n.cli("port", "rm", "c3")
+	die(t, n.workerPID())
+	n.cli("upgrade")
+	check := func() {
+		t.Helper()
+		if got, want := n.whats("port", "history", "c1", "--since", begin.Format(time.RFC3339Nano)), []string{
+			"port c1 is down: interface eth0 is set down", "port c1 is up", "(generation 2, restart)", "(generation 3, upgrade)",
+		}; !inOrder(got, want...) {
+			t.Errorf("c1: got\n%s\nwant %q", got, want)
+		}
+		if got, want := n.whats("port", "history", "c3"), []string{"port c3 is up", "port c3: MTU 1500 → 1400", "port c3 is removed"}; !inOrder(got, want...) {
+			t.Errorf("c3: got\n%s\nwant %q", got, want)
+		}
+	}
+	check()
+	var s api.Status
+	if n.json(&s, "status"); s.Revision != 3 {
+		t.Errorf("configuration %d, want 3", s.Revision)
+	}
+	n.kill()
+	n.up()
+	check()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	client := api.Dial(n.socket)
+	defer client.Close()
+	var configs []string
+	for e, err := range client.EventsSince(ctx, []string{"config"}, begin) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if configs = append(configs, e.What); len(configs) == 3 {
+			n.cli("port", "rm", "c2") // the stream goes on with what happens now
+		}
+		if len(configs) == 4 {
+			break
+		}
+	}
+	want := []string{"configuration 1: ", "configuration 2: ", "configuration 3: ", "configuration 4: "}
+	if !slices.EqualFunc(configs, want, strings.HasPrefix) {
+		t.Errorf("configurations: %q", configs)
+	}
+}
+
+// inOrder reports whether s has all parts, one behind the other.
+func inOrder(s string, parts ...string) bool {
+	for _, p := range parts {
+		_, rest, ok := strings.Cut(s, p)
+		if !ok {
+			return false
+		}
+		s = rest
+	}
+	return true
+}
+
+// TestHistoryOfPeers: a peer that comes, goes and comes is remembered.
+func TestHistoryOfPeers(t *testing.T) {
+	f := newFabric(t, 2)
+	config := f.file(false, 8472, 1, 2)
+	one, two := f.up(1, config), f.up(2, config)
+	state := func(want string) {
+		one.until("h2 is "+want, func() bool { return one.peers()["h2"].State == want })
+	}
+	state("up")
+	two.kill()
+	state("down")
+	two.up()
+	state("up")
+	one.until("all is told", func() bool {
+		return inOrder(one.whats("peer", "history", "h2"), "h2 at", "is up", "is down", "is up")
+	})
+	if got := one.whats("peer", "history", "h2", "--limit", "1"); strings.Contains(got, "\n") || !strings.Contains(got, "peer h2") {
+		t.Errorf("last event: %q", got)
 	}
 }

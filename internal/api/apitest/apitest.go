@@ -305,10 +305,15 @@ func (s *Switch) Upgrade(context.Context) (api.UpgradeReply, error) {
 	return api.UpgradeReply{OldPID: 4242, NewPID: 4343, Generation: 2, Version: "v0.0.1-test"}, nil
 }
 
-// Events implements api.Backend. The first event of a stream names the kinds
-// asked for; others come from Emit.
-func (s *Switch) Events(ctx context.Context, kinds []string) <-chan api.Event {
+// Events implements api.Backend. After what is remembered, if that is asked for,
+// an event names the kinds asked for; others come from Emit.
+func (s *Switch) Events(ctx context.Context, kinds []string, since time.Time) <-chan api.Event {
 	in := make(chan api.Event, 16)
+	if !since.IsZero() && since.Before(Start.Add(time.Hour)) {
+		for _, e := range s.Happened(api.HappenedRequest{Kinds: kinds, Since: since, Limit: 9}) {
+			in <- e
+		}
+	}
 	in <- api.Event{Time: Start, Kind: "config", What: "listening for [" + strings.Join(kinds, " ") + "]"}
 	s.mu.Lock()
 	s.events = append(s.events, in)
