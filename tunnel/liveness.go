@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/pathmtu"
 )
 
 const (
@@ -16,23 +17,35 @@ const (
 	// passiveAfter intervals without a message make a peer that is down, and sends
 	// frames, a passive one: another VTEP has taken its address.
 	passiveAfter = 30
+	// restAfter intervals without a frame to or from a peer put it at rest: it is
+	// asked every restEvery intervals only.
+	restAfter = 10
+	restEvery = 5
 	// window is how many probes back an answer may be to.
 	window = 64
 	// tosControl is CS6, network control (RFC 4594 clause 3.2).
 	tosControl = 0xc0
+	// tagAnswer marks an answer among what is gathered: nobody asks what became
+	// of it.
+	tagAnswer = -1
+	// answersAtOnce bounds the messages that are answered by one system call.
+	answersAtOnce = 64
 )
 
 // tended is what the tunnel remembers of a peer's presence.
 type tended struct {
 	state     State
+	answering bool // it has answered, and is expected to
 	since     time.Time
-	answering bool      // it has answered, and is expected to
-	answered  time.Time // last answer
+	asked     time.Time // first probe since the last answer, zero = none
 	spoke     time.Time // last message
+	used      time.Time // last seen to send or to be sent frames
 	frames    uint64    // admitted when last looked
 	seq       uint32    // of the last probe
 	beat      time.Time // next probe
-	search    search
+	raise     time.Time // next search for a larger path MTU
+	round     round
+	search    pathmtu.Search
 }
 
 // tend runs until Close: it asks peers whether they are there, takes their
@@ -60,7 +73,7 @@ func (t *Tunnel) tend() {
 		case now := <-ticks:
 			t.tick(now)
 		case h := <-t.messages:
-			t.answer(h)
+			t.answerAll(h)
 		case i := <-t.complained:
 			c := &t.complaints[i]
 			if b := answerTooBig(c); b != nil {
@@ -80,89 +93,131 @@ func (t *Tunnel) tick(now time.Time) {
 	for _, c := range t.view.Load().list {
 		t.look(c.peer)
 	}
+	t.flush()
 }
 
-// look asks p whether it is there when that is due, and draws conclusions.
+// look draws conclusions from what p has sent, and asks it whether it is there
+// when that is due.
 func (t *Tunnel) look(p *Peer) {
 	l := &p.tended
 	if l.since.IsZero() {
-		l.since = t.now
+		l.since, l.used = t.now, t.now
 	}
 	n := p.frames.n.Load()
 	spoken := n != l.frames
 	l.frames = n
+	if spoken || p.used.Load() {
+		p.used.Store(false)
+		l.used = t.now
+	}
 	silent := func(since time.Time, intervals time.Duration) bool { return t.now.Sub(since) > intervals*t.o.Interval }
 	switch {
 	case l.state == Connecting && spoken:
 		t.enter(p, Up)
-	case l.state == Up && l.answering && silent(l.answered, lostAfter):
+	case l.state == Up && l.answering && !l.asked.IsZero() && silent(l.asked, lostAfter-1):
+		l.round.open = false
 		t.enter(p, Down)
 	case l.state == Down && spoken && silent(l.spoke, passiveAfter):
 		l.answering = false
-		l.search = search{}
+		t.begin(p)
 		t.enter(p, Up)
 	}
-	if !t.now.Before(l.beat) {
-		l.beat = t.now.Add(t.o.Interval)
-		_, _ = t.probe(p, messageLen) // as good as lost on the way
+	wait := roundTicks * t.o.Interval / ticksInterval
+	switch {
+	case l.round.open && l.answering:
+		if t.now.Sub(l.round.sent) >= wait {
+			t.conclude(p)
+		}
+	case !t.now.Before(l.beat), p.stuck.Load(), l.beat.Sub(t.now) > t.every(p):
+		t.ask(p)
 	}
-	t.measure(p)
+}
+
+// atRest reports whether p has nothing to do, and nothing hangs on it.
+func (t *Tunnel) atRest(p *Peer) bool { return t.now.Sub(p.tended.used) > restAfter*t.o.Interval }
+
+// every is how often p is asked: each interval while it is in use, or owes an
+// answer. Peers at rest differ a little, so that they don't all come at once.
+func (t *Tunnel) every(p *Peer) time.Duration {
+	if l := &p.tended; !t.atRest(p) || l.state == Up && l.answering && !l.asked.IsZero() {
+		return t.o.Interval
+	}
+	return restEvery*t.o.Interval + time.Duration(p.id%ticksInterval)*t.o.Interval/ticksInterval
 }
 
 // enter changes p's state and tells.
 func (t *Tunnel) enter(p *Peer, s State) {
 	l := &p.tended
-	l.state, l.since = s, t.now
+	l.state, l.since, l.used = s, t.now, t.now
 	p.down.Store(s == Down)
 	t.pending = append(t.pending, Event{t.now, p.status()})
 }
 
-// answer takes a message of a peer.
-func (t *Tunnel) answer(h heard) {
+// answerAll takes h and what else has come, and answers it together.
+func (t *Tunnel) answerAll(h heard) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := &h.peer.tended
+	for range answersAtOnce {
+		t.answer(h)
+		select {
+		case h = <-t.messages:
+			continue
+		default:
+		}
+		break
+	}
+	t.flush()
+}
+
+// answer takes a message of a peer.
+func (t *Tunnel) answer(h heard) {
+	p := h.peer
+	l := &p.tended
 	l.spoke = t.now
 	if h.kind == kindProbe {
 		h.kind, h.message.size = kindAnswer, uint32(h.size)
-		_ = t.send(h.peer, &h.message, messageLen)
+		_ = t.send(p, &h.message, messageLen, tagAnswer) // as good as lost on the way
+		if l.state != Up {
+			l.beat = t.now // it is there: ask at the next tick
+		}
 		return
 	}
-	if l.seq-h.seq >= window || h.token != t.token(h.peer, h.seq) {
+	if l.seq-h.seq >= window || h.token != t.token(p, h.seq, h.message.size) {
 		return
 	}
-	l.answered = t.now
+	l.asked = time.Time{}
 	if !l.answering {
 		l.answering = true
-		l.search = search{}
+		l.round.open = false
+		t.begin(p)
 	}
 	if l.state != Up {
-		t.enter(h.peer, Up)
+		t.enter(p, Up)
+		l.beat = t.now
 	}
-	if s := &l.search; s.size != 0 && h.seq == s.seq {
-		t.passed(h.peer)
+	l.round.heard = true
+	l.round.tell(h.seq)
+	if _, headers := p.floor(); h.message.size > messageLen {
+		l.search.Passed(int(h.message.size) + headers)
+	}
+	if l.round.complete() {
+		t.conclude(p)
 	}
 }
 
-// token is what only the receiver of probe seq can return.
-func (t *Tunnel) token(p *Peer, seq uint32) uint64 {
+// token is what only the receiver of probe seq, of size octets, can return: its
+// answer is a proof of the size, too.
+func (t *Tunnel) token(p *Peer, seq, size uint32) uint64 {
 	return maphash.Comparable(t.seed, struct {
-		id  frame.PortID
-		seq uint32
-	}{p.id, seq})
-}
-
-// probe sends a probe of so many octets of UDP payload and returns its number.
-func (t *Tunnel) probe(p *Peer, size int) (uint32, syscall.Errno) {
-	l := &p.tended
-	l.seq++
-	return l.seq, t.send(p, &message{kind: kindProbe, seq: l.seq, token: t.token(p, l.seq), size: uint32(size)}, size)
+		id        frame.PortID
+		seq, size uint32
+	}{p.id, seq, size})
 }
 
 var zeros [1 << 16]byte
 
-// send sends m padded to size octets. Tunnel.mu is held.
-func (t *Tunnel) send(p *Peer, m *message, size int) syscall.Errno {
+// send gathers m, padded to size octets, for the next flush. Tunnel.mu is held.
+func (t *Tunnel) send(p *Peer, m *message, size, tag int) syscall.Errno {
 	d := p.dest.Load()
 	sock := t.pool(d).Pick(0)
 	if sock == nil {
@@ -170,9 +225,6 @@ func (t *Tunnel) send(p *Peer, m *message, size int) syscall.Errno {
 	}
 	m.put(t.own.Begin(sock, d, tosControl, messageLen))
 	t.own.Payload(zeros[:max(size-messageLen, 0)])
-	t.own.End(0)
-	if failed := t.own.Flush(); len(failed) > 0 {
-		return failed[0].Errno
-	}
+	t.own.End(tag)
 	return 0
 }

@@ -24,6 +24,8 @@ type clocked struct {
 	now   time.Time
 	limit int
 	token uint64
+	// octets of all probes that the peer's host has received, without headers.
+	octets int
 
 	mu     sync.Mutex
 	events []tunnel.Event
@@ -45,11 +47,19 @@ func newClocked(t *testing.T) *clocked {
 	return c
 }
 
-// pass lets one second pass. The tunnel has done all that is due when it returns.
-func (c *clocked) pass() {
-	c.now = c.now.Add(time.Second)
+// tick lets a fifth of a second pass. The tunnel has done all that is due when
+// it returns.
+func (c *clocked) tick() {
+	c.now = c.now.Add(time.Second / 5)
 	c.ticks <- c.now
 	c.ticks <- c.now // taken when the first is done with
+}
+
+// pass lets one second pass.
+func (c *clocked) pass() {
+	for range 5 {
+		c.tick()
+	}
 }
 
 // outgoing returns the probes that the tunnel has sent: all before the answer to
@@ -77,20 +87,36 @@ func (c *clocked) outgoing() [][]byte {
 	}
 }
 
+// answer has the peer answer what its path carries, until nothing more comes.
+func (c *clocked) answer() {
+	c.t.Helper()
+	for more := true; more; {
+		more = false
+		for _, b := range c.outgoing() {
+			c.octets += len(b)
+			if len(b)+28 <= c.limit {
+				c.p.send(tunnel.AnswerTo(b))
+				more = true
+			}
+		}
+	}
+}
+
 // seconds lets time pass while the peer answers what its path carries.
 func (c *clocked) seconds(n int) {
 	c.t.Helper()
+	for range 5 * n {
+		c.tick()
+		c.answer()
+	}
+}
+
+// inUse is seconds with a frame of the peer in each.
+func (c *clocked) inUse(n int) {
+	c.t.Helper()
 	for range n {
-		c.pass()
-		for more := true; more; {
-			more = false
-			for _, b := range c.outgoing() {
-				if len(b)+28 <= c.limit {
-					c.p.send(tunnel.AnswerTo(b))
-					more = true
-				}
-			}
-		}
+		c.frame()
+		c.seconds(1)
 	}
 }
 
@@ -109,14 +135,13 @@ func TestPeerGoesAndComes(t *testing.T) {
 	c.want(tunnel.Connecting, false)
 	c.seconds(1)
 	c.want(tunnel.Up, false)
-	for range 3 {
-		c.pass()
-	}
+	c.pass()
+	c.pass()
 	c.want(tunnel.Up, false)
 	c.pass()
 	c.want(tunnel.Down, false)
-	if st := c.status(); !st.Since.Equal(c.now) {
-		t.Errorf("down since %v, want %v", st.Since, c.now)
+	if st := c.status(); st.Since.After(c.now) || c.now.Sub(st.Since) > time.Second {
+		t.Errorf("down since %v, want a moment before %v", st.Since, c.now)
 	}
 	c.q.Inject(hello)
 	until(t, "a frame to a peer that is down to be refused", func() bool {
@@ -191,6 +216,8 @@ func TestForgedAnswers(t *testing.T) {
 	c.want(tunnel.Connecting, false)
 }
 
+// TestPathMTU narrows and widens a path in silence. Under traffic a size that
+// passes is in force within three intervals, and the exact one soon after.
 func TestPathMTU(t *testing.T) {
 	c := newClocked(t)
 	mtu := func(want int) {
@@ -199,15 +226,22 @@ func TestPathMTU(t *testing.T) {
 			t.Fatalf("inner MTU %d, want %d of a path of %d", got, want, c.limit)
 		}
 	}
-	c.limit = 1437
-	c.seconds(120)
-	mtu(1437 - 50)
-	c.limit = 1000
-	c.seconds(150)
-	mtu(1000 - 50)
-	c.limit = 9001
-	c.seconds(120)
-	mtu(9001 - 50)
+	c.inUse(3)
+	mtu(1450)
+	for _, limit := range []int{1437, 1000, 1400, 9001, 1280} {
+		raised := limit > c.limit
+		c.limit = limit
+		if raised {
+			c.inUse(63)
+			mtu(limit - 50)
+			continue
+		}
+		if c.inUse(3); c.status().MTU > limit-50 {
+			t.Errorf("inner MTU %d after 3 s on a path of %d", c.status().MTU, limit)
+		}
+		c.inUse(2)
+		mtu(limit - 50)
+	}
 	c.want(tunnel.Up, false)
 
 	c.limit = 0 // nothing passes: no conclusion about sizes
@@ -215,7 +249,36 @@ func TestPathMTU(t *testing.T) {
 		c.pass()
 	}
 	c.want(tunnel.Down, false)
-	mtu(9001 - 50)
+	mtu(1280 - 50)
+}
+
+// TestRest bounds what asking costs: a peer in use is asked every second, one at
+// rest every fifth, and use wakes it at once.
+func TestRest(t *testing.T) {
+	c := newClocked(t)
+	c.seconds(20)
+	cost := func(seconds int) int {
+		c.octets = 0
+		c.seconds(seconds)
+		return c.octets / seconds
+	}
+	if n := cost(100); n > 400 {
+		t.Errorf("%d octets a second to a peer at rest, want at most 400", n)
+	}
+	c.q.Inject(hello)
+	c.p.hear()
+	c.seconds(1) // looks for a larger path MTU, which is due
+	c.seconds(20)
+	c.q.Inject(hello)
+	c.p.hear()
+	c.octets = 0
+	c.tick()
+	if c.answer(); c.octets == 0 {
+		t.Error("a peer that is used again is not asked at once")
+	}
+	if n := cost(5); n < 1400 || n > 1600 {
+		t.Errorf("%d octets a second to a peer in use, want one full packet", n)
+	}
 }
 
 // TestPeerMoves has a peer change its address.

@@ -1,176 +1,196 @@
 package tunnel
 
 import (
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// confirmEvery is how often the present size is shown to pass still, and
-	// raiseEvery how often a larger one is tried, in intervals.
-	confirmEvery = 5
-	raiseEvery   = 60
-	// A size has failed when so many probes of it were lost, each at least half
-	// an interval ago, while smaller ones got through.
-	maxTries = 3
+	// raiseEvery is how often a larger path MTU is looked for, in intervals; to
+	// peers at rest restEvery times as seldom.
+	raiseEvery = 60
+	// A round of probes is over when all are answered, or after two ticks.
+	roundTicks = 2
 	// Nobody's path is narrower (RFC 791 clause 3.1, RFC 8200 clause 5).
 	floorIPv4 = 576
 	floorIPv6 = 1280
-	// maxPacket is the longest IPv4 packet that one datagram makes.
-	maxPacket = 65535
+	// What stands between the start of the outer packet and a message.
+	headersIPv4 = 20 + 8
+	headersIPv6 = 40 + 8
 )
 
-// plateaus are packet sizes that real paths have: Ethernet with and without
-// tunnels in it, jumbo frames, cloud networks. What they miss is found by halving.
-var plateaus = [...]int{65535, 16110, 9216, 9001, 9000, 8951, 4352, 1500, 1492, 1480, 1476, 1460, 1450, 1442, 1430, 1420, 1400, 1380, 1280}
-
-// search is the state of finding a path's MTU. Sizes are of the outer packet.
-type search struct {
-	good int // passes; what is sent at most
-	low  int // lower end of the search: passes
-	bad  int // does not
-	size int // being probed, 0 = none
-	seq  uint32
-	sent time.Time
-	// tries is how often size was sent and lost.
-	tries   int
-	stepped bool // one octet more than low has been tried: the device's own limit is told at once
-	confirm time.Time
-	raise   time.Time
+// round is the probes to one peer that are under way together, numbered one
+// behind the other; the first is the short one.
+type round struct {
+	open  bool
+	heard bool   // one of them was answered, or one of a former round that late
+	count uint8  // at most 16
+	told  uint16 // a bit for each that was answered or refused
+	first uint32
+	sent  time.Time
 }
 
-// pick is the next size to try, 0 when the answer is known.
-func (s *search) pick() int {
-	if s.bad-s.low <= 1 {
-		return 0
+// tell notes what became of probe seq, if it is one of the round.
+func (r *round) tell(seq uint32) {
+	if i := seq - r.first; i < uint32(r.count) {
+		r.told |= 1 << i
 	}
-	if !s.stepped {
-		s.stepped = true
-		return s.low + 1
+}
+
+// complete reports whether nothing is left to wait for.
+func (r *round) complete() bool { return r.open && r.told == 1<<r.count-1 }
+
+// probe is one that is about to leave.
+type probe struct {
+	peer  *Peer
+	seq   uint32
+	size  int // of the UDP payload
+	errno syscall.Errno
+}
+
+// floor is the least packet that p's path carries, and headers what of it is
+// not message.
+func (p *Peer) floor() (floor, headers int) {
+	if p.link().IPv6 {
+		return floorIPv6, headersIPv6
 	}
-	for _, p := range plateaus {
-		if p < s.bad && p > s.low {
-			return p
-		}
+	return floorIPv4, headersIPv4
+}
+
+// begin starts the search for p's path MTU. A peer that answers no probe is
+// taken to get whatever the device lets out, up to the underlay's MTU.
+func (t *Tunnel) begin(p *Peer) {
+	limit := t.o.UnderlayMTU
+	if p.tended.answering {
+		limit = 0
 	}
-	return (s.low + s.bad) / 2
+	floor, _ := p.floor()
+	p.tended.search.Start(floor, t.o.UnderlayMTU, limit)
+	p.tended.raise = t.now.Add(raiseEvery * t.o.Interval)
 }
 
-// pass notes that s.size passes. When a step of one octet does, larger ones
-// follow.
-func (s *search) pass() {
-	s.stepped = s.stepped && s.size == s.low+1
-	s.low, s.size, s.tries = s.size, 0, 0
-}
-
-// fail notes that s.size does not. A former size that no longer passes leaves
-// the search to begin from the floor, from above.
-func (s *search) fail(floor int) {
-	if s.bad = s.size; s.low >= s.bad {
-		s.low, s.stepped = floor, true
-	}
-	s.size, s.tries = 0, 0
-}
-
-// passed takes the answer to the probe under way.
-func (t *Tunnel) passed(p *Peer) {
-	s := &p.tended.search
-	s.pass()
-	t.settle(p, s.low)
-	t.measure(p)
-}
-
-// settle makes size the path MTU of p and tells, if that is new.
-func (t *Tunnel) settle(p *Peer, size int) {
-	s := &p.tended.search
-	if s.good == size {
+// ask sends p a round: whether it is there, and whether the present size passes
+// still, or a larger one.
+func (t *Tunnel) ask(p *Peer) {
+	l := &p.tended
+	l.beat = t.now.Add(t.every(p))
+	stuck := p.stuck.Swap(false)
+	switch s := &l.search; {
+	case l.state == Down:
+		t.gather(p, messageLen)
 		return
+	case s.MTU() == 0:
+		t.begin(p)
+	case !t.now.Before(l.raise.Add(t.raiseLater(p))):
+		l.raise = t.now.Add(raiseEvery * t.o.Interval)
+		s.Raise()
+	case l.answering || stuck:
+		s.Ask()
 	}
-	s.good = size
-	if inner := int32(p.link().InnerMTU(size)); p.inner.Swap(inner) != inner {
+	t.sendRound(p)
+}
+
+// raiseLater is how much later than others p gets a search for a larger MTU.
+func (t *Tunnel) raiseLater(p *Peer) time.Duration {
+	if t.atRest(p) {
+		return (restEvery - 1) * raiseEvery * t.o.Interval
+	}
+	return 0
+}
+
+// sendRound gathers the sizes that the search wants, and a short one.
+func (t *Tunnel) sendRound(p *Peer) {
+	l := &p.tended
+	sizes := l.search.Sizes()
+	l.round = round{open: true, count: uint8(1 + len(sizes)), first: l.seq + 1, sent: t.now}
+	_, headers := p.floor()
+	t.gather(p, messageLen)
+	for _, n := range sizes {
+		t.gather(p, int(n)-headers)
+	}
+}
+
+// conclude ends p's round and begins the next one, if the search goes on.
+func (t *Tunnel) conclude(p *Peer) {
+	l := &p.tended
+	l.round.open = false
+	l.search.Next(l.round.heard)
+	t.settle(p)
+	if !l.search.Resting() {
+		t.sendRound(p)
+	}
+}
+
+// settle makes what the search found the path MTU of p and tells, if that is
+// new.
+func (t *Tunnel) settle(p *Peer) {
+	inner := int32(p.link().InnerMTU(p.tended.search.MTU()))
+	if p.inner.Swap(inner) != inner {
 		t.pending = append(t.pending, Event{t.now, p.status()})
 	}
 }
 
-// measure goes on with the search for p's path MTU as far as can be done now. A
-// peer that answers no probe is taken to get whatever the kernel lets out, up
-// to the underlay's MTU. While a path has become narrower the former size stays
-// until a smaller one is shown to pass: a station told too small a size would
-// keep to it for minutes.
-func (t *Tunnel) measure(p *Peer) {
+// gather adds a probe of so many octets of UDP payload to those that leave with
+// the next flush.
+func (t *Tunnel) gather(p *Peer, size int) {
 	l := &p.tended
-	s := &l.search
-	if l.state == Down {
-		return
+	l.seq++
+	if l.asked.IsZero() {
+		l.asked = t.now
 	}
-	floor, headers := floorIPv4, 28
-	if p.link().IPv6 {
-		floor, headers = floorIPv6, 48
-	}
-	if s.good == 0 {
-		s.good = t.o.UnderlayMTU
-		t.begin(p, s)
-	}
-	if p.stuck.Swap(false) && s.size == 0 {
-		t.begin(p, s)
-	}
-	for range 64 {
-		if s.size != 0 && s.tries > 0 {
-			if wait := t.o.Interval / 2; t.now.Sub(s.sent) < wait || l.answered.Before(s.sent) {
-				return
-			}
-			if s.tries == maxTries {
-				s.fail(floor)
+	m := message{kind: kindProbe, seq: l.seq, token: t.token(p, l.seq, uint32(size)), size: uint32(size)}
+	errno := t.send(p, &m, size, len(t.out))
+	t.out = append(t.out, probe{p, l.seq, size, errno})
+}
+
+// flush sends what was gathered, for all peers together. What the device refuses
+// is known at once, so the search goes on with smaller sizes until some are on
+// their way.
+func (t *Tunnel) flush() {
+	for {
+		for _, f := range t.own.Flush() {
+			if f.Tag != tagAnswer {
+				t.out[f.Tag].errno = f.Errno
 			}
 		}
-		if s.size == 0 && !t.choose(p, s) {
+		if len(t.out) == 0 {
 			return
 		}
-		seq, errno := t.probe(p, s.size-headers)
-		s.seq, s.sent = seq, t.now
+		out := t.out
+		t.out, t.left = t.left[:0], out
+		for i := 0; i < len(out); {
+			n := 1
+			for i+n < len(out) && out[i+n].peer == out[i].peer {
+				n++
+			}
+			t.sent(out[i].peer, out[i:i+n])
+			i += n
+		}
+	}
+}
+
+// sent takes what became of the probes of p that have just left, or not.
+func (t *Tunnel) sent(p *Peer, out []probe) {
+	l := &p.tended
+	_, headers := p.floor()
+	more := false
+	for i := range out {
+		o := &out[i]
 		switch {
-		case errno == unix.EMSGSIZE:
-			s.fail(floor)
-		case !l.answering && errno != 0:
-			return // the next tick tries again
-		case !l.answering:
-			s.pass()
-			t.settle(p, s.low)
-		default:
-			s.tries++
-			_, _ = t.probe(p, messageLen) // tells loss of large ones from loss of all
-			return
+		case o.size == messageLen: // about presence
+		case o.errno == unix.EMSGSIZE:
+			l.search.Refused(o.size + headers)
+			l.round.tell(o.seq)
+			more = true
+		case o.errno == 0 && !l.answering:
+			l.search.Passed(o.size + headers)
+			more = true
 		}
 	}
-}
-
-// begin starts the search anew from the present size.
-func (t *Tunnel) begin(p *Peer, s *search) {
-	s.low, s.bad, s.size, s.tries, s.stepped = s.good, maxPacket+1, s.good, 0, false
-	if !p.tended.answering {
-		s.size = max(s.good, t.o.UnderlayMTU)
-		s.low = s.size
-		s.bad = s.size + 1
+	if more && (l.search.Resting() || !l.answering) {
+		l.round.heard = true
+		t.conclude(p)
 	}
-	s.confirm = t.now.Add(confirmEvery * t.o.Interval)
-	s.raise = t.now.Add(raiseEvery * t.o.Interval)
-}
-
-// choose sets the next size to probe, or reports that none is due. When the
-// search is over, low is the path MTU.
-func (t *Tunnel) choose(p *Peer, s *search) bool {
-	if s.size = s.pick(); s.size != 0 {
-		return true
-	}
-	switch {
-	case !t.now.Before(s.raise):
-		t.begin(p, s)
-	case !t.now.Before(s.confirm) && p.tended.answering:
-		s.size = s.good
-		s.confirm = t.now.Add(confirmEvery * t.o.Interval)
-	default:
-		return false
-	}
-	return true
 }

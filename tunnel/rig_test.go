@@ -142,9 +142,14 @@ func (h *host) apply() {
 	}
 }
 
-// conserve checks the law of conservation, tunnel included.
+// conserve waits until the law of conservation holds, tunnel included: counters
+// are published batch by batch.
 func (h *host) conserve() {
 	h.t.Helper()
+	until(h.t, "the law of conservation to hold", h.conserves)
+}
+
+func (h *host) conserves() bool {
 	s := h.sw.Stats()
 	var verdicts, drops, ports, refused uint64
 	for _, n := range s.Verdicts {
@@ -168,12 +173,8 @@ func (h *host) conserve() {
 		refused += n
 	}
 	strangers := h.tun.Refused()[frame.UnknownPeer]
-	if s.RxFrames != verdicts || s.Decided != s.Sent+s.Refused || drops != s.Verdicts[frame.Drop]+s.Refused {
-		h.t.Errorf("switch doesn't conserve: %+v", s)
-	}
-	if got, want := ports+strangers, drops+refused; got != want {
-		h.t.Errorf("drops over ports, peers and strangers %d, of the switch and the tunnel %d", got, want)
-	}
+	return s.RxFrames == verdicts && s.Decided == s.Sent+s.Refused && drops == s.Verdicts[frame.Drop]+s.Refused &&
+		ports+strangers == drops+refused
 }
 
 // underlay joins two namespaces by a veth of that MTU.

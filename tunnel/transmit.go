@@ -28,6 +28,7 @@ type Peer struct {
 	inner atomic.Int32 // longest inner packet that the path takes
 	down  atomic.Bool
 	stuck atomic.Bool // the kernel refused a datagram as too large
+	used  atomic.Bool // it was sent frames since the last tick
 
 	drops  counts // of what it sent and the tunnel refused
 	frames count  // of what it sent and the tunnel admitted
@@ -53,6 +54,9 @@ func (p *Peer) Close() error { return nil }
 //
 // Hot path: no allocation.
 func (p *Peer) Transmit(b *frame.Batch) (sent int, err error) {
+	if !p.used.Load() {
+		p.used.Store(true)
+	}
 	v := p.t.view.Load()
 	s := p.t.borrow()
 	d := p.dest.Load()

@@ -34,8 +34,9 @@ type Options struct {
 	// carry until probes have shown another; 0 = 1500. A peer that answers no
 	// probe is never sent more.
 	UnderlayMTU int
-	// Interval is how often a peer is asked whether it is there, and a third of
-	// the time after which a silent one is down; 0 = 1 s.
+	// Interval is how often a peer in use is asked whether it is there, and a
+	// third of the time after which a silent one is down; 0 = 1 s. A round trip
+	// that takes longer is taken for loss.
 	Interval time.Duration
 	// Events is told what happened to peers, by a goroutine of the tunnel. It
 	// must not call Apply or Close. nil for none.
@@ -145,6 +146,8 @@ type Tunnel struct {
 	closed  bool
 	now     time.Time // of the last tick
 	own     *udpio.Sender
+	out     []probe // gathered in own, by tag
+	left    []probe // those that left last: memory for the next ones
 	pending []Event
 	retired Drops // of peers that are gone
 }

@@ -20,6 +20,7 @@ var tiers = map[string]int{
 	"fdb":                   1,
 	"internal/offload":      1,
 	"tunnel/vxlan":          1,
+	"tunnel/pathmtu":        1,
 	"capture/filter":        1,
 	"capture/dissect":       1,
 	"internal/frameexpr":    1,
