@@ -66,7 +66,7 @@ func (k *keeper) admit(w *worker, r request) error {
 	}
 	switch r.Op {
 	case opSet, opRemove, opSweep, opCloseUDP, opReady, opUpgrade, opGiveUp, opQuiesced,
-		opWatch, opInterfaces, opRaw:
+		opWatch, opInterfaces, opRaw, opDiagnose:
 		if next {
 			return conflict("a worker that hasn't taken over can't ask for %s", r.Op)
 		}
@@ -140,6 +140,8 @@ func (k *keeper) look(r request) (reply, []int, error) {
 		return k.interfaces(r.Interfaces)
 	case opRaw:
 		return k.openRaw(r.Raw)
+	case opDiagnose:
+		return k.diagnose(r.Diagnose)
 	}
 	return reply{}, nil, invalid("request %.16q: no such request", r.Op)
 }

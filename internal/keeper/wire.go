@@ -49,6 +49,7 @@ const (
 	opWatch      = "watch"
 	opInterfaces = "interfaces"
 	opRaw        = "raw"
+	opDiagnose   = "diagnose"
 )
 
 // request is what a worker sends: one datagram, no descriptors.
@@ -68,6 +69,7 @@ type request struct {
 	Watch      *WatchRequest      `json:"watch,omitempty"`      // watch
 	Interfaces *InterfacesRequest `json:"interfaces,omitempty"` // interfaces
 	Raw        *RawRequest        `json:"raw,omitempty"`        // raw
+	Diagnose   *DiagnoseRequest   `json:"diagnose,omitempty"`   // diagnose
 }
 
 // reply is what the keeper sends: the answer to a request, or with ID 0 the
@@ -86,7 +88,8 @@ type reply struct {
 	More       bool       `json:"more,omitempty"`       // list, interfaces
 	Names      []string   `json:"names,omitempty"`      // sweep: what was removed; lost: ports
 
-	Interfaces []Interface `json:"interfaces,omitempty"` // interfaces
+	Interfaces []Interface     `json:"interfaces,omitempty"` // interfaces
+	Diagnosis  *link.Diagnosis `json:"diagnosis,omitempty"`  // diagnose
 }
 
 var errTooLong = fmt.Errorf("message is longer than %d octets", maxMessage)

@@ -1,5 +1,6 @@
-// Package link makes, finds, sets up and removes the machine's interfaces; it
-// is where netlink is spoken.
+// Package link makes, finds, sets up and removes the machine's interfaces, and
+// says where and why not the machine sends a packet; it is where netlink is
+// spoken.
 //
 //	container's namespace        daemon's namespace
 //	┌──────┐   veth pair   ┌──────────┐   tc clsact, u32, mirred   ┌─────┐
@@ -19,5 +20,5 @@
 //
 // # Standards
 //
-// rtnetlink(7), tc(8).
+// rtnetlink(7), tc(8), proc_sys_net(5), RFC 3704 for the reverse path filter.
 package link
