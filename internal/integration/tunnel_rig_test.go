@@ -151,6 +151,12 @@ func (n *node) peers() map[string]api.Peer {
 	return out
 }
 
+// sees waits until a peer answers probes.
+func (n *node) sees(peer string) {
+	n.t.Helper()
+	n.until(peer+" is up", func() bool { p := n.peers()[peer]; return p.State == "up" && !p.Passive })
+}
+
 // where is the port or peer that a station is behind, "" when nobody knows it.
 func (n *node) where(station byte) string {
 	n.t.Helper()
