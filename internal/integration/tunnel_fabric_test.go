@@ -175,14 +175,12 @@ func TestFabricFaults(t *testing.T) {
 	if sent, received := f.between(); received > sent {
 		t.Errorf("hosts sent each other %d frames and received or refused %d", sent, received)
 	}
-	for _, w := range f.lan.Wires {
-		w.Cut(true)
-	}
+	f.cut(true)
 	one.until("h2 is down", func() bool { return one.peers()["h2"].State == "down" })
 	for _, w := range f.lan.Wires {
 		w.Set(wiretest.Link{})
-		w.Cut(false)
 	}
+	f.cut(false)
 	f.meet(1, 2)
 	f.exchange(2, 1)
 	f.conserved()

@@ -24,7 +24,8 @@ type fabric struct {
 
 type fabricHost struct {
 	underlay, container *netnstest.NS
-	node                *node // nil when it is no tapestry
+	node                *node          // nil when it is no tapestry
+	voice               net.PacketConn // of speak
 }
 
 // newFabric makes the namespaces of n hosts.
@@ -92,6 +93,13 @@ func (f *fabric) meet(s, to int) {
 		return err == nil
 	}) {
 		f.t.Fatalf("station %d does not reach %d: %s", s, to, out)
+	}
+}
+
+// cut parts all hosts, or joins them again.
+func (f *fabric) cut(on bool) {
+	for _, w := range f.lan.Wires {
+		w.Cut(on)
 	}
 }
 
