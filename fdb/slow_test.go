@@ -127,7 +127,13 @@ func TestAgainstSlow(t *testing.T) {
 		port := func() frame.PortID { return frame.PortID(rapid.IntRange(1, 5).Draw(t, "port")) }
 		learn := func(t *rapid.T) {
 			k, p := key(), port()
+			foreseen, _ := tab.Foresee(k, p)
 			want, evict := s.learn(k, p, now)
+			switch {
+			case want == foreseen || want == fdb.Refreshed && foreseen == fdb.Known || want == fdb.Full && foreseen == fdb.Inserted:
+			default:
+				t.Fatalf("Foresee: got %d, want %d", foreseen, want)
+			}
 			if got, _ := tab.Learn(k, p, now, nil); got != want {
 				t.Fatalf("Learn: got %d, want %d", got, want)
 			}
