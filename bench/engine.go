@@ -170,7 +170,7 @@ func forwardRate(ctx context.Context, p plan, watched bool) (Sample, error) {
 		o := &blind{}
 		e.sw.Observe(o)
 		e.in.Inject(f.Data)
-		e.sw.Explain(e.in1, f.Data, frame.GSO{})
+		e.sw.Explain(e.in1, frame.Frame{Data: f.Data})
 		e.sw.Unobserve(o)
 	}
 	frames := make([]frame.Frame, frame.BatchLen)

@@ -41,3 +41,20 @@ func (v *view) classify(p *port, f *frame.Frame, h *frame.Header) (frame.VID, fr
 	}
 	return vid, frame.ReasonNone
 }
+
+// accept is all that is asked of a frame before its source is learned: it
+// classifies the frame and says why it must not come in, or ReasonNone.
+//
+// Hot path: no allocation.
+func (v *view) accept(p *port, f *frame.Frame, h *frame.Header) (frame.VID, frame.Reason) {
+	vid, why := v.classify(p, f, h)
+	switch {
+	case p.state.fence.cut.Load():
+		why = frame.Loop
+	case p == v.stray:
+		why = frame.PortDown
+	case why == frame.ReasonNone:
+		why = p.filter(v.nets[vid], f, h)
+	}
+	return vid, why
+}

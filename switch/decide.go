@@ -64,6 +64,7 @@ func (v *view) decide(t *fdb.Table, in *port, vid frame.VID, h *frame.Header, re
 // is not known or no longer a member of the network.
 func (v *view) station(t *fdb.Table, vid frame.VID, h *frame.Header, in *port, rec *recorder) *port {
 	if rec != nil && rec.learned && h.Dst == h.Src {
+		rec.known = in
 		return in // the table is as it would be after learning
 	}
 	id, ok := t.Lookup(fdb.MakeKey(vid, h.Dst))
@@ -76,6 +77,9 @@ func (v *view) station(t *fdb.Table, vid frame.VID, h *frame.Header, in *port, r
 	}
 	if _, ok := p.carries(vid); !ok {
 		return nil
+	}
+	if rec != nil {
+		rec.known = p
 	}
 	return p
 }

@@ -2,203 +2,168 @@ package vswitch
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/offload"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
 // Step is one stage of an explanation.
-type Step struct {
-	Stage  string // classify, filter, learn, lookup, then drop, forward or flood, and verdict
-	What   string
-	Result string
-}
+type Step = frame.Step
 
 // Explanation is what the switch would do with a frame.
 type Explanation struct {
 	Steps   []Step
 	Verdict frame.Verdict
 	Copies  []Copy
+	// Outer is what copies that leave by a tunnel get around them, by port.
+	Outer map[frame.PortID]frame.Outer
+}
+
+// Explain tells what would happen to frame f if it came in by port in now, by
+// the functions that the loops run: VID is set in f as a receiver would. Nothing
+// is sent, learned or counted. What only the kernel knows is not foreseen: a
+// receiver that doesn't read, and what a full table gives up for the source. A
+// port that does not exist drops everything as port_down.
+//
+// Explain waits for the loop that receives from the port, between two batches,
+// and so must not be called from Options.Events or from observers.
+func (s *Switch) Explain(in frame.PortID, f frame.Frame) Explanation {
+	v := s.view.Load()
+	x := inquiry{sw: s, view: v, in: v.port(in), f: &f}
+	if x.in == nil {
+		x.add("classify", fmt.Sprintf("port %d", in), "no port has this ID")
+		x.verdict(frame.Verdict{Reason: frame.PortDown})
+		return x.Explanation
+	}
+	vid, why := v.accept(x.in, &f, &x.h)
+	x.classified()
+	if why != frame.ReasonNone {
+		x.refused(why)
+		x.verdict(frame.Verdict{VID: vid, Reason: why})
+		return x.Explanation
+	}
+	x.net = v.nets[vid]
+	x.accepted()
+	fresh := x.learn()
+	d, from := v.decide(s.fdb, x.in, vid, &x.h, &x.recorder)
+	d.Fresh = fresh
+	x.lookedUp(d)
+	if d.Action == frame.Flood {
+		x.admit(&d, from)
+	}
+	x.copies(d, from)
+	x.verdict(d)
+	return x.Explanation
 }
 
 // recorder is what decide is told and tells when somebody asks instead of a
 // frame coming in. A nil recorder records nothing.
 type recorder struct {
-	// learned is set when the frame's source would be learned first.
+	// learned is set when the frame's source would be behind the port first.
 	learned bool
-	steps   []Step
+	// known is the port behind which the destination is, nil when none is known.
+	known *port
 }
 
-func (r *recorder) add(stage, what, result string) {
-	r.steps = append(r.steps, Step{stage, what, result})
+// inquiry is an explanation in the making.
+type inquiry struct {
+	Explanation
+	recorder
+	sw   *Switch
+	view *view
+	in   *port
+	net  *network
+	f    *frame.Frame
+	h    frame.Header
+	via  []Step // of the copies that leave by tunnels
+	told int    // how many of those copies via is about
 }
 
-// Explain tells what would happen to the frame that begins at data if it came
-// in by port in now, by the functions that the loops run. Nothing is sent,
-// learned or counted, and storm control is taken to let it pass. The look-up is
-// made in the table as it would be after learning. A port that does not exist
-// drops everything as port_down.
-func (s *Switch) Explain(in frame.PortID, data []byte, g frame.GSO) Explanation {
-	v := s.view.Load()
-	p := v.port(in)
-	if p == nil {
-		r := frame.PortDown
-		rec := recorder{steps: []Step{{"classify", fmt.Sprintf("port %d", in), "no port has this ID"}, {"verdict", "DROP", r.String()}}}
-		return Explanation{Steps: rec.steps, Verdict: frame.Verdict{Reason: r}}
+// learn records what learning would do and reports whether the frame would make
+// or move an entry.
+func (x *inquiry) learn() (fresh bool) {
+	if from := x.view.reflected(x.sw.fdb, x.net, x.in, &x.h); from != nil {
+		x.learnedNothing("reflected, the station is on " + from.name)
+		return false
 	}
-	f := frame.Frame{Data: data, GSO: g}
-	var h frame.Header
-	var rec recorder
-	vid, why := v.classify(p, &f, &h)
-	d := frame.Verdict{VID: vid, Reason: why}
-	rec.classified(p, v, &h, d)
-	if why == frame.ReasonNone {
-		if d.Reason = p.filter(v.nets[vid], &f, &h); p.state.fence.cut.Load() {
-			d.Reason = frame.Loop
-		}
-		rec.filtered(p, v.nets[vid], d.Reason)
-	} else if p.state.fence.cut.Load() {
-		d.Reason = frame.Loop
+	outcome, old := x.sw.fdb.Foresee(fdb.MakeKey(x.net.vid, x.h.Src), x.in.id)
+	x.learned = outcome == fdb.Known || outcome == fdb.Inserted || outcome == fdb.Moved
+	x.learns(outcome, old)
+	return outcome == fdb.Inserted || outcome == fdb.Moved
+}
+
+// admit asks the loop what storm control and loop guard, which remember earlier
+// frames, would say of a flood.
+func (x *inquiry) admit(d *frame.Verdict, from *port) {
+	left := 0
+	why := frame.ReasonNone
+	x.sw.ask(x.in, func(l *loop) { why, left = l.foresee(x.in, x.f, &x.h, d, from) })
+	x.admitted(d, from, why, left)
+	if why != frame.ReasonNone {
+		d.Action, d.Reason = frame.Drop, why
 	}
-	var copies []Copy
-	if d.Reason == frame.ReasonNone {
-		fresh := s.wouldLearn(v, p, vid, &h, &rec)
-		var from *port
-		d, from = v.decide(s.fdb, p, vid, &h, &rec)
-		d.Fresh = fresh
-		rec.lookedUp(v, &h, d)
-		copies = v.copies(p, from, &f, &h, d)
-		rec.copied(v, p, d, copies)
+}
+
+// ask lets the loop that receives from p call f between two batches.
+func (s *Switch) ask(p *port, f func(*loop)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.loops[hearingLoop]
+	if p.polled() {
+		l = s.loops[p.loop]
 	}
-	rec.add("verdict", strings.ToUpper(d.Action.String()), verdictLine(d, copies))
-	return Explanation{Steps: rec.steps, Verdict: d, Copies: copies}
+	if s.closed {
+		f(l)
+		return
+	}
+	done := make(chan struct{}, 1)
+	l.tell(order{kind: orderCall, call: func() { f(l) }, done: done})
+	<-done
 }
 
 // copies are those that the loop would send for verdict d.
-func (v *view) copies(in, from *port, f *frame.Frame, h *frame.Header, d frame.Verdict) []Copy {
-	var list []Copy
-	n := v.nets[d.VID]
-	add := func(out *port, tagged bool) {
-		pop, push, why := out.carry(n, tagged, f, h)
-		list = append(list, Copy{Port: out.id, Tag: wireTag(h, pop, push), Refused: why})
-	}
+func (x *inquiry) copies(d frame.Verdict, from *port) {
 	switch d.Action {
 	case frame.Forward:
-		out := v.ports[d.Out]
-		tagged, _ := out.carries(n.vid)
-		add(out, tagged)
+		out := x.view.ports[d.Out]
+		tagged, _ := out.carries(x.net.vid)
+		x.copyTo(out, tagged)
 	case frame.Flood:
-		for _, m := range n.members {
-			if relay(in, m.port, from) == frame.ReasonNone {
-				add(m.port, m.tagged)
+		for _, m := range x.net.members {
+			if relay(x.in, m.port, from) == frame.ReasonNone {
+				x.copyTo(m.port, m.tagged)
 			}
 		}
 	}
-	return list
+	x.copied(d, from)
+	x.Steps = append(x.Steps, x.via...)
 }
 
-// wouldLearn records what learning would do and reports whether the frame would
-// make or move an entry. Limits of the table are not foreseen.
-func (s *Switch) wouldLearn(v *view, in *port, vid frame.VID, h *frame.Header, rec *recorder) bool {
-	what := fmt.Sprintf("%v in VLAN %d", h.Src, vid)
-	if from := v.reflected(s.fdb, v.nets[vid], in, h); from != nil {
-		rec.add("learn", what, "nothing: reflected, the station is on "+from.name)
-		return false
+// copyTo adds the copy that leaves by out, or is refused there.
+func (x *inquiry) copyTo(out *port, tagged bool) {
+	pop, push, why := out.carry(x.net, tagged, x.f, &x.h)
+	if why == frame.ReasonNone {
+		why = x.transmit(out, frame.Frame{Data: x.f.Data, GSO: x.f.GSO, Pop: pop, Push: push, Copies: 1})
 	}
-	e, ok := s.fdb.Entry(fdb.MakeKey(vid, h.Src))
-	switch {
-	case !ok:
-		rec.learned = true
-		rec.add("learn", what, "new entry, port "+in.name)
-	case e.Port == in.id:
-		rec.learned = true
-		rec.add("learn", what, "known on "+in.name)
-		return false
-	case e.Static:
-		rec.add("learn", what, "nothing: static entry, port "+v.name(e.Port))
-		return false
-	default:
-		rec.learned = true
-		rec.add("learn", what, "moves from "+v.name(e.Port)+" to "+in.name)
-	}
-	return true
+	x.Copies = append(x.Copies, Copy{Port: out.id, Tag: wireTag(&x.h, pop, push), Refused: why})
 }
 
-func (v *view) name(id frame.PortID) string {
-	if p := v.port(id); p != nil {
-		return p.name
-	}
-	return fmt.Sprintf("port %d", id)
-}
-
-func tagText(t frame.Tag) string {
-	if !t.Present() {
-		return "untagged"
-	}
-	return fmt.Sprintf("tagged %d pcp %d", t.VID(), t.PCP())
-}
-
-func passOr(r frame.Reason) string {
-	if r == frame.ReasonNone {
-		return "pass"
-	}
-	return "drop: " + r.String()
-}
-
-func (r *recorder) classified(p *port, v *view, h *frame.Header, d frame.Verdict) {
-	if d.Reason != frame.ReasonNone {
-		r.add("classify", tagText(h.Tag)+" on "+p.name, passOr(d.Reason))
-		return
-	}
-	r.add("classify", tagText(h.Tag)+" on "+p.name, fmt.Sprintf("VLAN %d, network %s", d.VID, v.nets[d.VID].name))
-}
-
-func (r *recorder) filtered(p *port, n *network, why frame.Reason) {
-	r.add("filter", fmt.Sprintf("%s is a member of VLAN %d", p.name, n.vid), passOr(why))
-}
-
-func (r *recorder) lookedUp(v *view, h *frame.Header, d frame.Verdict) {
-	result := d.Reason.String()
-	if d.Action == frame.Forward {
-		result = "port " + v.name(d.Out)
-	}
-	r.add("lookup", h.Dst.String(), result)
-}
-
-func (r *recorder) copied(v *view, in *port, d frame.Verdict, copies []Copy) {
-	what := "copy to port " + v.name(d.Out)
-	switch d.Action {
-	case frame.Drop:
-		r.add("drop", "", d.Reason.Doc())
-		return
-	case frame.Flood:
-		what = fmt.Sprintf("members of VLAN %d except %s", d.VID, in.name)
-	}
-	var list []string
-	for _, c := range copies {
-		s := v.name(c.Port) + " " + tagText(c.Tag)
-		if c.Refused != frame.ReasonNone {
-			s += " (refused: " + c.Refused.String() + ")"
+// transmit says why copy f would not leave by out, as far as it can be foreseen.
+func (x *inquiry) transmit(out *port, f frame.Frame) frame.Reason {
+	if f.GSO != (frame.GSO{}) { // a plain frame is left as it is
+		in, wire := []frame.Frame{f}, frame.NewBatch(0)
+		offload.NewEgress().Plan(in, out.can, out.coalesce, wire)
+		if in[0].Refused || wire.Len() == 0 {
+			return frame.TransmitRefused
 		}
-		list = append(list, s)
+		f = wire.Frames[0] // the longest segment, which counts for the whole
 	}
-	r.add(d.Action.String(), what, strings.Join(list, ", "))
-}
-
-func verdictLine(d frame.Verdict, copies []Copy) string {
-	refused := 0
-	for _, c := range copies {
-		if c.Refused != frame.ReasonNone {
-			refused++
-		}
+	q, ok := out.queue.(Explainer)
+	if !ok {
+		return frame.ReasonNone
 	}
-	s := fmt.Sprintf("%v, %d copies", d.Reason, len(copies)-refused)
-	if len(copies)-refused == 1 {
-		s = fmt.Sprintf("%v, 1 copy", d.Reason)
-	}
-	if refused > 0 {
-		s += fmt.Sprintf(", %d refused", refused)
-	}
-	return s
+	fate := q.Explain(&f)
+	x.tunnelled(out, fate)
+	return fate.Refused
 }

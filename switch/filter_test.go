@@ -211,7 +211,7 @@ func FuzzForward(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8, hdr, size uint16) {
 		r.t = t
 		g := frame.GSO{Type: frame.GSOType(kind % 6), HdrLen: hdr, Size: size}
-		r.sw.Explain(1, b, g)
+		r.sw.Explain(1, frame.Frame{Data: b, GSO: g})
 		if r.ports[0].InjectFrames(frame.Frame{Data: b, GSO: g}) == 1 {
 			r.sent++
 			r.settle()

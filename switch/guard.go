@@ -67,13 +67,7 @@ func (l *loop) admit(in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict
 	if in.guarded && from == nil && l.sw.guard.hears(l, in, f, h, d.VID) {
 		return frame.Loop
 	}
-	class := classUnknown
-	switch d.Reason {
-	case frame.BroadcastAddr:
-		class = classBroadcast
-	case frame.MulticastAddr:
-		class = classMulticast
-	}
+	class := classOf(d.Reason)
 	rate := in.storm[class]
 	if rate == 0 || in.state.buckets[class].take(l.now, rate, frames(f)) {
 		return frame.ReasonNone
@@ -83,6 +77,32 @@ func (l *loop) admit(in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict
 		l.sw.emit(Event{Time: l.wall, Kind: EventStorm, Port: in.id, VID: d.VID, MAC: h.Src, Class: d.Reason})
 	}
 	return frame.Storm
+}
+
+// foresee says what admit would, and changes nothing. Left is how many frames of
+// the class storm control would let pass at this instant; it has no meaning
+// where the port has no limit.
+func (l *loop) foresee(in *port, f *frame.Frame, h *frame.Header, d *frame.Verdict, from *port) (why frame.Reason, left int) {
+	if in.state.fence.cut.Load() || in.guarded && from == nil && l.sw.guard.foresees(l, in, f, h, d.VID) {
+		return frame.Loop, 0
+	}
+	class := classOf(d.Reason)
+	b := in.state.buckets[class]
+	if rate := in.storm[class]; rate != 0 && !b.take(l.now, rate, 0) {
+		return frame.Storm, 0
+	}
+	return frame.ReasonNone, max(1, int(b.tokens))
+}
+
+// classOf is the storm class of a frame that is to be flooded.
+func classOf(r frame.Reason) int {
+	switch r {
+	case frame.BroadcastAddr:
+		return classBroadcast
+	case frame.MulticastAddr:
+		return classMulticast
+	}
+	return classUnknown
 }
 
 // guard finds loops without sending a frame of its own.
@@ -161,30 +181,47 @@ type fence struct {
 //
 // Hot path: no allocation.
 func (g *guard) hears(l *loop, in *port, f *frame.Frame, h *frame.Header, vid frame.VID) bool {
-	quiet := time.Duration(g.quiet.Load())
-	if l.now < quiet {
+	slot, mark, echo := g.look(l.now, in, f, h, vid)
+	if slot == nil {
 		return false
+	}
+	slot.Store(mark)
+	if !echo || !in.state.echo.add(l.now) {
+		return false
+	}
+	g.cutOff(l, in, vid, h.Src)
+	return true
+}
+
+// foresees reports what hears would, and notes nothing.
+func (g *guard) foresees(l *loop, in *port, f *frame.Frame, h *frame.Header, vid frame.VID) bool {
+	_, _, echo := g.look(l.now, in, f, h, vid)
+	score := in.state.echo
+	return echo && score.add(l.now)
+}
+
+// look finds where a frame is remembered and the mark that is to stand there,
+// and reports whether it is an echo. There is no slot while nothing is counted.
+//
+// Hot path: no allocation.
+func (g *guard) look(now time.Duration, in *port, f *frame.Frame, h *frame.Header, vid frame.VID) (slot *atomic.Uint64, mark uint64, echo bool) {
+	quiet := time.Duration(g.quiet.Load())
+	if now < quiet {
+		return nil, 0, false
 	}
 	b := f.Data[h.Len:]
 	b = b[:min(len(b), echoHead)]
 	sum := maphash.Bytes(g.seed, f.Data[:12]) ^ maphash.Bytes(g.seed, b)*3 ^
 		(uint64(len(f.Data)-h.Len)<<28|uint64(vid)<<16|uint64(h.EtherType))*0x9e3779b97f4a7c15
-	slot := &g.seen[sum%echoSlots]
-	ms := uint64(l.now/time.Millisecond) & msMask
+	slot = &g.seen[sum%echoSlots]
+	ms := uint64(now/time.Millisecond) & msMask
+	mark = sum&^(1<<32-1) | uint64(in.id)<<18 | ms
 	was := slot.Load()
-	slot.Store(sum&^(1<<32-1) | uint64(in.id)<<18 | ms)
 	if was == 0 || (was^sum)>>32 != 0 || frame.PortID(was>>18&0x3fff) == in.id {
-		return false
+		return slot, mark, false
 	}
 	age := time.Duration((ms-was)&msMask) * time.Millisecond
-	if age > echoWindow || age > l.now-quiet {
-		return false
-	}
-	if !in.state.echo.add(l.now) {
-		return false
-	}
-	g.cutOff(l, in, vid, h.Src)
-	return true
+	return slot, mark, age <= echoWindow && age <= now-quiet
 }
 
 // add counts one echo and reports whether the port is to be cut for it.

@@ -166,7 +166,7 @@ func TestReflectorIsCutAndTriedAgain(t *testing.T) {
 	advance(time.Second)
 	r.expect("to a cut port", 1, eth(frame.Broadcast, mac(1)), 3)
 	r.expect("from a cut port", 2, eth(frame.Broadcast, mac(2)))
-	if x := r.sw.Explain(2, eth(frame.Broadcast, mac(2)), frame.GSO{}); x.Verdict.Reason != frame.Loop {
+	if x := r.sw.Explain(2, frame.Frame{Data: eth(frame.Broadcast, mac(2))}); x.Verdict.Reason != frame.Loop {
 		t.Errorf("explained: got %v, want loop", x.Verdict.Reason)
 	}
 	advance(13 * time.Second)

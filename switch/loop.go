@@ -126,6 +126,7 @@ func (l *loop) unwatch(fd int) {
 // order is what a loop is told to do between two wake-ups.
 type order struct {
 	kind orderKind
+	call func() // orderCall only
 	done chan<- struct{}
 }
 
@@ -133,6 +134,7 @@ type orderKind uint8
 
 const (
 	orderBarrier orderKind = iota // only answer
+	orderCall                     // call a function and answer
 	orderHold                     // answer and wait for orderRun
 	orderRun
 	orderQuit
@@ -142,13 +144,18 @@ const (
 func (s *Switch) order(k orderKind) {
 	done := make(chan struct{}, len(s.loops))
 	for _, l := range s.loops {
-		l.orders <- order{k, done}
-		one := [8]byte{7: 1}
-		_, _ = unix.Write(l.bell, one[:]) // fails only when the bell rings already
+		l.tell(order{kind: k, done: done})
 	}
 	for range s.loops {
 		<-done
 	}
+}
+
+// tell gives l an order and wakes it up.
+func (l *loop) tell(o order) {
+	l.orders <- o
+	one := [8]byte{7: 1}
+	_, _ = unix.Write(l.bell, one[:]) // fails only when the bell rings already
 }
 
 // obey carries out the orders that wait and reports whether to go on.
@@ -172,6 +179,8 @@ func (l *loop) obey() bool {
 			held = true
 		case orderRun:
 			held = false
+		case orderCall:
+			o.call()
 		}
 		o.done <- struct{}{}
 		if o.kind == orderQuit {
@@ -317,15 +326,7 @@ func (l *loop) forward(v *view, b *frame.Batch) {
 	}
 	for i := range b.Frames {
 		in, f, h := l.ins[i], &b.Frames[i], &l.headers[i]
-		vid, why := v.classify(in, f, h)
-		switch {
-		case in.state.fence.cut.Load():
-			why = frame.Loop
-		case in == v.stray:
-			why = frame.PortDown
-		case why == frame.ReasonNone:
-			why = in.filter(v.nets[vid], f, h)
-		}
+		vid, why := v.accept(in, f, h)
 		l.verdicts[i] = frame.Verdict{VID: vid, Reason: why}
 	}
 	l.learn(v, b)

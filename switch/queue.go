@@ -35,6 +35,13 @@ type Queue interface {
 	Close() error
 }
 
+// Explainer is a Queue that refuses frames by rules of its own and can say
+// beforehand what Transmit would do with f. Explain changes nothing and keeps no
+// reference to f. Any goroutine may call it, also while others transmit.
+type Explainer interface {
+	Explain(f *frame.Frame) frame.Fate
+}
+
 // Receiver hears the frames of several ports on one descriptor, as the socket of
 // a tunnel hears all peers. One loop polls all receivers, since they may share
 // ports. No method blocks, allocates, logs or reads a clock.

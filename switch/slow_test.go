@@ -248,7 +248,7 @@ func TestLoopExplainAndTwinAgree(t *testing.T) {
 		}
 		for range 120 {
 			in, f := rapid.SampledFrom(up).Draw(t, "in"), drawFrame(t)
-			x := r.sw.Explain(in, f, frame.GSO{})
+			x := r.sw.Explain(in, frame.Frame{Data: f})
 			explained := outcome{x.Verdict.Action, x.Verdict.Reason, x.Verdict.Out, x.Copies}
 			r.ports[in-1].Inject(f)
 			done, want := <-watch.last, twin.forward(in, f)
@@ -274,13 +274,13 @@ func TestExplain(t *testing.T) {
 	r := start(t, bridge(3))
 	r.send(2, eth(frame.Broadcast, mac(2)))
 	before := r.sw.Stats()
-	x := r.sw.Explain(1, eth(mac(2), mac(1)), frame.GSO{})
+	x := r.sw.Explain(1, frame.Frame{Data: eth(mac(2), mac(1))})
 	want := vswitch.Explanation{
 		Steps: []vswitch.Step{
 			{Stage: "classify", What: "untagged on p1", Result: "VLAN 10, network blue"},
 			{Stage: "filter", What: "p1 is a member of VLAN 10", Result: "pass"},
 			{Stage: "learn", What: "02:00:00:00:00:01 in VLAN 10", Result: "new entry, port p1"},
-			{Stage: "lookup", What: "02:00:00:00:00:02", Result: "port p2"},
+			{Stage: "lookup", What: "02:00:00:00:00:02", Result: "port p2, seen 0s ago"},
 			{Stage: "forward", What: "copy to port p2", Result: "p2 untagged"},
 			{Stage: "verdict", What: "FORWARD", Result: "known_unicast, 1 copy"},
 		},
@@ -290,10 +290,10 @@ func TestExplain(t *testing.T) {
 	if d := cmp.Diff(want, x); d != "" {
 		t.Errorf("explanation: want (-), got (+):\n%s", d)
 	}
-	if x := r.sw.Explain(1, eth(mac(1), mac(1)), frame.GSO{}); x.Verdict.Reason != frame.SamePort {
+	if x := r.sw.Explain(1, frame.Frame{Data: eth(mac(1), mac(1))}); x.Verdict.Reason != frame.SamePort {
 		t.Errorf("to its own address: got %v, want same_port, as after learning", x.Verdict.Reason)
 	}
-	if x := r.sw.Explain(9, eth(mac(1), mac(1)), frame.GSO{}); x.Verdict.Reason != frame.PortDown {
+	if x := r.sw.Explain(9, frame.Frame{Data: eth(mac(1), mac(1))}); x.Verdict.Reason != frame.PortDown {
 		t.Errorf("of no port: got %v, want port_down", x.Verdict.Reason)
 	}
 	if after := r.sw.Stats(); after.RxFrames != before.RxFrames || r.table.Len() != 1 {

@@ -29,14 +29,14 @@ func (p *Peer) judge(v *view, f *frame.Frame) (c parcel, why frame.Reason) {
 		vid, stored = frame.VID(binary.BigEndian.Uint16(f.Data[frame.HeaderLen:])&0xfff), true
 	}
 	c = parcel{net: v.nets[vid&0xfff], stored: stored, after: 12}
+	if stored {
+		c.after += frame.TagLen
+	}
 	switch {
-	case c.net == nil || p.down.Load() || len(f.Data) < frame.HeaderLen+frame.TagLen:
+	case c.net == nil || p.down.Load() || len(f.Data) < c.after+2:
 		return c, frame.EgressDown
 	case c.net.Encrypt:
 		return c, frame.NotEncryptedYet
-	}
-	if stored {
-		c.after += frame.TagLen
 	}
 	c.packet = 12 + len(f.Data) - c.after - frame.HeaderLen
 	for _, part := range f.Frags {

@@ -41,20 +41,29 @@ type complaint struct {
 //
 // Hot path: no allocation.
 func (t *Tunnel) tooBig(p *Peer, n *network, f *frame.Frame, after, limit int) {
-	if f.Data[0]&1 != 0 || t.tokens.Load() <= 0 || t.tokens.Add(-1) < 0 {
+	if !answerable(f) || t.tokens.Load() <= 0 || t.tokens.Add(-1) < 0 {
 		return
 	}
 	select {
 	case i := <-t.spare:
-		c := &t.complaints[i]
-		c.peer, c.net, c.mtu = p, n, limit
-		c.n = copy(c.head[:], f.Data[:12])
-		c.n += copy(c.head[c.n:], f.Data[after:])
-		for _, part := range f.Frags {
-			c.n += copy(c.head[c.n:], part)
-		}
+		t.complaints[i].quote(p, n, f, after, limit)
 		t.complained <- i
 	default:
+	}
+}
+
+// answerable reports whether f is to one station, as what is answered must be.
+func answerable(f *frame.Frame) bool { return f.Data[0]&1 == 0 }
+
+// quote makes c be about frame f.
+//
+// Hot path: no allocation.
+func (c *complaint) quote(p *Peer, n *network, f *frame.Frame, after, limit int) {
+	c.peer, c.net, c.mtu = p, n, limit
+	c.n = copy(c.head[:], f.Data[:12])
+	c.n += copy(c.head[c.n:], f.Data[after:])
+	for _, part := range f.Frags {
+		c.n += copy(c.head[c.n:], part)
 	}
 }
 

@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"switch": startSwitch,
 			"docker": startDocker,
 			"exits":  exits,
+			"pcap":   writePcap,
 		},
 	})
 }

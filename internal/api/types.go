@@ -210,13 +210,22 @@ type FlushReply struct {
 
 // ExplainRequest asks what would happen to a frame.
 type ExplainRequest struct {
-	In  string `json:"in"`  // port
+	In  string `json:"in"`  // port, peer/NAME, or the address of whoever sends a datagram
 	Hex string `json:"hex"` // the frame's octets; the client builds them
+	// Segment is how much payload each segment has, where the frame is a GSO
+	// frame; 0 = it is a plain one.
+	Segment int `json:"segment,omitempty"`
+	// VNI is the network that a peer's frame comes in; 0 = the only one that it
+	// carries.
+	VNI uint32 `json:"vni,omitempty"`
+	// Datagram says that Hex begins with a VXLAN header.
+	Datagram bool  `json:"datagram,omitempty"`
+	OuterTOS uint8 `json:"outer_tos,omitempty"` // of a peer's datagram
 }
 
 // Step is one stage of an explanation.
 type Step struct {
-	Stage  string `json:"stage"` // classify, filter, learn, lookup, forward|flood|drop, verdict
+	Stage  string `json:"stage"` // tunnel, classify, filter, learn, lookup, mode, guard, storm, forward|flood|drop, tunnel, verdict
 	What   string `json:"what"`
 	Result string `json:"result"`
 }
@@ -226,15 +235,28 @@ type ExplainReply struct {
 	Steps  []Step       `json:"steps"`
 	Action frame.Action `json:"action"`
 	Reason frame.Reason `json:"reason"`
-	VLAN   int          `json:"vlan"`
+	VLAN   int          `json:"vlan"`  // 0 = of no network
+	Fresh  bool         `json:"fresh"` // the source is learned, or moves
 	Out    []Egress     `json:"out"`
 }
 
 // Egress is one copy of an explained frame.
 type Egress struct {
 	Port   string `json:"port"`
-	Tag    string `json:"tag"`    // untagged, or "tagged VID pcp N"
-	Reason string `json:"reason"` // why this copy is refused; empty = sent
+	Tag    string `json:"tag"`             // untagged, or "tagged VID pcp N"; a tunnel has its VNI instead
+	Reason string `json:"reason"`          // why this copy is refused; empty = sent
+	Outer  *Outer `json:"outer,omitempty"` // what a tunnel puts around it
+}
+
+// Outer is the outside of a frame in a tunnel.
+type Outer struct {
+	VNI         uint32 `json:"vni"`
+	Source      string `json:"source"`      // with the UDP port; the address is 0.0.0.0 or [::] when the route chooses it
+	Destination string `json:"destination"` // with the UDP port
+	TTL         int    `json:"ttl"`         // or hop limit
+	DSCP        int    `json:"dscp"`
+	ECN         int    `json:"ecn"`
+	Length      int    `json:"length"` // octets of the packet, its IP header included
 }
 
 // Event is one line of the event stream.

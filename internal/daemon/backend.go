@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"maps"
@@ -17,7 +16,6 @@ import (
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/journal"
-	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
@@ -315,47 +313,6 @@ func clip(s string) string {
 		return s[:64] + "…"
 	}
 	return s
-}
-
-// Explain implements api.Backend.
-func (d *Daemon) Explain(r api.ExplainRequest) (api.ExplainReply, error) {
-	data, err := hex.DecodeString(r.Hex)
-	if err != nil {
-		return api.ExplainReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("frame: %v", err), Hint: "give the frame's octets as hexadecimal digits"}
-	}
-	if len(data) > frame.MaxLen {
-		return api.ExplainReply{}, &api.Error{Code: 2, Msg: fmt.Sprintf("frame: %d octets are more than a frame can have (%d)", len(data), frame.MaxLen)}
-	}
-	d.mu.Lock()
-	in := d.portID(r.In)
-	d.mu.Unlock()
-	if in == 0 {
-		return api.ExplainReply{}, d.noPort(r.In)
-	}
-	x := d.sw.Explain(in, data, frame.GSO{})
-	n := *d.names.Load()
-	out := api.ExplainReply{Action: x.Verdict.Action, Reason: x.Verdict.Reason, VLAN: int(x.Verdict.VID), Out: []api.Egress{}}
-	for _, s := range x.Steps {
-		out.Steps = append(out.Steps, api.Step(s))
-	}
-	for _, c := range x.Copies {
-		out.Out = append(out.Out, api.Egress{Port: n.port(c.Port), Tag: tagText(c.Tag), Reason: refusedText(c)})
-	}
-	return out, nil
-}
-
-func tagText(t frame.Tag) string {
-	if !t.Present() {
-		return "untagged"
-	}
-	return fmt.Sprintf("tagged %d pcp %d", t.VID(), t.PCP())
-}
-
-func refusedText(c vswitch.Copy) string {
-	if c.Refused == frame.ReasonNone {
-		return ""
-	}
-	return c.Refused.String()
 }
 
 // Events implements api.Backend.

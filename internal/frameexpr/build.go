@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -12,19 +13,21 @@ import (
 // localExperimental is an EtherType for local use (IEEE 802, clause 9.2.4).
 const localExperimental = layers.EthernetType(0x88b5)
 
-// build writes the frame with lengths and checksums. It puts the Ethernet
+// build writes the frame with lengths and checksums, and fill octets of payload
+// in an IP packet. It puts the Ethernet
 // header in front itself: gopacket would pad short frames, which a TAP does not.
-func build(r *request) ([]byte, error) {
+func build(r *request, fill int) ([]byte, error) {
 	upper, typ := payload(r)
+	upper = append(upper, gopacket.Payload(make([]byte, fill)))
 	buf := gopacket.NewSerializeBuffer()
 	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	if err := gopacket.SerializeLayers(buf, opts, upper...); err != nil {
 		return nil, fmt.Errorf("build frame: %w", err)
 	}
 	b := append(r.to[:], r.from[:]...)
-	if r.tag.Present() {
-		b = binary.BigEndian.AppendUint16(b, uint16(r.tag.TPID))
-		b = binary.BigEndian.AppendUint16(b, r.tag.TCI)
+	for _, t := range r.tags {
+		b = binary.BigEndian.AppendUint16(b, uint16(t.TPID))
+		b = binary.BigEndian.AppendUint16(b, t.TCI)
 	}
 	b = binary.BigEndian.AppendUint16(b, uint16(typ))
 	return append(b, buf.Bytes()...), nil
@@ -34,9 +37,12 @@ func build(r *request) ([]byte, error) {
 func payload(r *request) ([]gopacket.SerializableLayer, layers.EthernetType) {
 	switch r.kind {
 	case "arp":
-		src, dst := r.src.As4(), r.dst.As4()
+		src, dst, op := r.src.As4(), r.dst.As4(), uint16(layers.ARPRequest)
+		if r.reply {
+			op = layers.ARPReply
+		}
 		return []gopacket.SerializableLayer{&layers.ARP{AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4,
-			HwAddressSize: 6, ProtAddressSize: 4, Operation: layers.ARPRequest,
+			HwAddressSize: 6, ProtAddressSize: 4, Operation: op,
 			SourceHwAddress: r.from[:], SourceProtAddress: src[:], DstHwAddress: make([]byte, 6), DstProtAddress: dst[:]}}, layers.EthernetTypeARP
 	case "broadcast":
 		return nil, localExperimental
@@ -45,10 +51,13 @@ func payload(r *request) ([]gopacket.SerializableLayer, layers.EthernetType) {
 	var network gopacket.NetworkLayer
 	proto, typ := protocol(r), layers.EthernetTypeIPv4
 	if src, dst := net.IP(r.src.AsSlice()), net.IP(r.dst.AsSlice()); r.dst.Is4() {
-		h := &layers.IPv4{Version: 4, TTL: 64, Protocol: proto, SrcIP: src, DstIP: dst, Flags: layers.IPv4DontFragment}
+		h := &layers.IPv4{Version: 4, TTL: r.ttl, TOS: r.tos, Protocol: proto, SrcIP: src, DstIP: dst}
+		if !r.mayFragment {
+			h.Flags = layers.IPv4DontFragment
+		}
 		ip, network = h, h
 	} else {
-		h := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: src, DstIP: dst}
+		h := &layers.IPv6{Version: 6, HopLimit: r.ttl, TrafficClass: r.tos, NextHeader: proto, SrcIP: src, DstIP: dst}
 		ip, network, typ = h, h, layers.EthernetTypeIPv6
 	}
 	return append([]gopacket.SerializableLayer{ip}, transport(r, network)...), typ
@@ -75,7 +84,18 @@ func transport(r *request, ip gopacket.NetworkLayer) []gopacket.SerializableLaye
 		_ = u.SetNetworkLayerForChecksum(ip) // fails for layers that are not IP only
 		return []gopacket.SerializableLayer{u}
 	case layers.IPProtocolTCP:
-		t := &layers.TCP{SrcPort: layers.TCPPort(r.sport), DstPort: layers.TCPPort(r.dport), SYN: true, Window: 65535}
+		flags := r.flags
+		switch {
+		case flags == "" && r.Segment > 0:
+			flags = "."
+		case flags == "":
+			flags = "S"
+		}
+		has := func(flag string) bool { return strings.Contains(flags, flag) }
+		t := &layers.TCP{
+			SrcPort: layers.TCPPort(r.sport), DstPort: layers.TCPPort(r.dport), Window: 65535,
+			SYN: has("S"), FIN: has("F"), RST: has("R"), PSH: has("P"), URG: has("U"), ECE: has("E"), CWR: has("W"), ACK: has("."),
+		}
 		_ = t.SetNetworkLayerForChecksum(ip)
 		return []gopacket.SerializableLayer{t}
 	case layers.IPProtocolICMPv4:

@@ -1,13 +1,18 @@
 // Package frameexpr builds one Ethernet frame from the words of a person, for
 // the question what the switch would do with it.
 //
-//	arp who-has A tell B        udp A.PORT > B.PORT     ip6 A > B
-//	icmp A > B                  tcp A.PORT > B.PORT     broadcast
-//	  … [from MAC] [to MAC] [vlan N [pcp P]] [len N]
-//	ff ff ff ff ff ff 02 00 …   the octets themselves, in hexadecimal
+//	arp who-has A [tell B]      udp A.PORT > B.PORT     ip6 A > B
+//	arp A is-at MAC             tcp A.PORT > B.PORT     broadcast
+//	icmp A > B                  ff ff ff ff ff ff 02 00 …   the octets, in hexadecimal
 //
-// A and B are addresses; icmp, udp and tcp take those of either IP version.
-// The package builds frames and never reads one.
+//	[from MAC] [to MAC] [vlan N [pcp P]]... [len N | packet N]
+//	[ttl N] [tos N] [nodf]      of IP
+//	[flags SFRPUEW.] [gso N]    of TCP; gso of UDP too
+//	[vni N] [outer-tos N]       of a frame that a peer sends
+//
+// A and B are addresses; icmp, udp and tcp take those of either IP version. The
+// octets may be followed by the words of a peer's frame and gso; as `datagram …`
+// they begin with a VXLAN header. The package builds frames and never reads one.
 package frameexpr
 
 import (
@@ -23,7 +28,17 @@ import (
 // Env supplies what an expression leaves out.
 type Env struct {
 	From frame.MAC                          // the source when there is no `from`
+	Own  []netip.Addr                       // of the source, for arp without `tell`
 	MAC  func(netip.Addr) (frame.MAC, bool) // finds the destination when there is no `to`; may be nil
+}
+
+// Frame is what an expression describes.
+type Frame struct {
+	Data     []byte
+	Segment  int    // octets of payload of each segment of a GSO frame; 0 = a plain frame
+	VNI      uint32 // 0 = not given
+	OuterTOS uint8
+	Datagram bool // Data begins with a VXLAN header
 }
 
 // Error is an expression that cannot be read. Pos counts octets from 0.
@@ -51,68 +66,131 @@ type parser struct {
 
 // request is a frame in words.
 type request struct {
-	kind             string
-	src, dst         netip.Addr
-	sport, dport     uint16
-	from, to         frame.MAC
-	hasFrom, hasTo   bool
-	tag              frame.Tag
-	length           int
-	kindPos, dstWord int
+	Frame
+	kind           string
+	src, dst       netip.Addr
+	sport, dport   uint16
+	from, to       frame.MAC
+	hasFrom, hasTo bool
+	reply          bool // of arp
+	tags           []frame.Tag
+	length         int // of the frame, 0 = as it comes
+	packet         int // of what it carries, 0 = as it comes
+	lengthPos      int
+	ttl, tos       uint8
+	mayFragment    bool
+	flags          string // empty = a SYN, or an ACK where there are segments
+	kindPos        int
+	dstWord        int
 }
 
-// Parse returns the octets of the frame that expr describes. Its errors are
-// *Error.
-func Parse(expr string, env Env) ([]byte, error) {
-	if b, ok, err := octets(expr); ok || err != nil {
-		return b, err
-	}
+func (r *request) isIP() bool { return r.dst.IsValid() && r.kind != "arp" }
+
+// Parse returns the frame that expr describes. Its errors are *Error.
+func Parse(expr string, env Env) (Frame, error) {
 	p := &parser{expr: expr, rest: split(expr)}
-	var r request
-	if err := p.kind(&r); err != nil {
-		return nil, err
+	r := request{ttl: 64}
+	if ok, err := p.octets(&r); err != nil {
+		return Frame{}, err
+	} else if !ok {
+		if err := p.kind(&r, env); err != nil {
+			return Frame{}, err
+		}
 	}
 	for len(p.rest) > 0 {
 		if err := p.option(&r); err != nil {
-			return nil, err
+			return Frame{}, err
 		}
+	}
+	if r.kind == "" {
+		return r.Frame, nil
 	}
 	if !r.hasFrom {
 		if env.From.IsZero() {
-			return nil, p.at(len(expr), "the port's MAC address is not known: add `from MAC`")
+			return Frame{}, p.at(len(expr), "the port's MAC address is not known: add `from MAC`")
 		}
 		r.from = env.From
 	}
 	if !r.hasTo {
 		to, ok := destination(&r, env)
 		if !ok {
-			return nil, p.at(r.dstWord, fmt.Sprintf("no port has the address %s: add `to MAC`", r.dst))
+			return Frame{}, p.at(r.dstWord, fmt.Sprintf("no port has the address %s: add `to MAC`, that of the station or of the router on the way to it", r.dst))
 		}
 		r.to = to
 	}
-	b, err := build(&r)
+	var err error
+	if r.Data, err = p.build(&r); err != nil {
+		return Frame{}, err
+	}
+	return r.Frame, nil
+}
+
+// build makes r as long as it is to be. What the protocol does not fill is
+// padding.
+func (p *parser) build(r *request) ([]byte, error) {
+	b, err := build(r, 0)
 	if err != nil {
 		return nil, p.at(r.kindPos, err.Error())
 	}
-	if r.length > 0 && r.length < len(b) {
-		return nil, p.at(len(expr), fmt.Sprintf("len %d is less than the frame's headers, %d octets", r.length, len(b)))
+	want, header := r.length, frame.HeaderLen+len(r.tags)*frame.TagLen
+	if r.packet > 0 {
+		want = r.packet + header
 	}
-	return append(b, make([]byte, max(0, r.length-len(b)))...), nil
+	switch {
+	case want == 0:
+		return b, nil
+	case want > frame.MaxLen:
+		return nil, p.at(r.lengthPos, fmt.Sprintf("%d octets, a frame has at most %d", want, frame.MaxLen))
+	case want < len(b):
+		return nil, p.at(r.lengthPos, fmt.Sprintf("%d is less than the frame's headers, %d octets, %d of them in front of the packet",
+			max(r.length, r.packet), len(b), header))
+	case !r.isIP() || r.kind == "ip6":
+		return append(b, make([]byte, want-len(b))...), nil
+	}
+	if want-header > maxPacket {
+		return nil, p.at(r.lengthPos, fmt.Sprintf("a packet of %d octets, IP has at most %d", want-header, maxPacket))
+	}
+	if b, err = build(r, want-len(b)); err != nil {
+		return nil, p.at(r.kindPos, err.Error())
+	}
+	return b, nil
 }
 
-// octets reads the hexadecimal form; ok is false when expr is not of it.
-func octets(expr string) (b []byte, ok bool, err error) {
-	digits := strings.NewReplacer(" ", "", ":", "", "\n", "", "\t", "").Replace(expr)
-	if digits == "" || strings.Trim(digits, "0123456789abcdefABCDEF") != "" {
-		return nil, false, nil
+// maxPacket is the greatest length that an IPv4 header can tell (RFC 791 clause
+// 3.1); of IPv6 it would be 40 octets more.
+const maxPacket = 65535
+
+// octets takes the hexadecimal form, if expr is of it: words of pairs of digits,
+// or all digits in one.
+func (p *parser) octets(r *request) (ok bool, err error) {
+	rest := p.rest
+	if len(rest) > 0 && rest[0].text == "datagram" {
+		r.Datagram, rest = true, rest[1:]
 	}
-	if b, err = hex.DecodeString(digits); err != nil {
-		return nil, true, &Error{expr, len(expr), "an odd number of hexadecimal digits"}
+	var digits strings.Builder
+	n := 0
+	for ; n < len(rest); n++ {
+		d := strings.ReplaceAll(rest[n].text, ":", "")
+		if d == "" || strings.Trim(d, "0123456789abcdefABCDEF") != "" {
+			break
+		}
+		digits.WriteString(d)
 	}
-	if len(b) > frame.MaxLen {
-		return nil, true, &Error{expr, 0, fmt.Sprintf("%d octets, a frame has at most %d", len(b), frame.MaxLen)}
+	if n == 0 {
+		if r.Datagram {
+			return true, p.at(len(p.expr), "want the octets of the datagram in hexadecimal")
+		}
+		return false, nil
 	}
-	return b, true, nil
+	first, end := rest[0].pos, rest[n-1].pos+len(rest[n-1].text)
+	p.rest = rest[n:]
+	if r.Data, err = hex.DecodeString(digits.String()); err != nil {
+		return true, p.at(end, "an odd number of hexadecimal digits")
+	}
+	if len(r.Data) > frame.MaxLen {
+		return true, p.at(first, fmt.Sprintf("%d octets, a frame has at most %d", len(r.Data), frame.MaxLen))
+	}
+	return true, nil
 }
 
 func split(s string) (words []word) {
@@ -151,21 +229,17 @@ func (p *parser) literal(text string) error {
 	return err
 }
 
-func (p *parser) kind(r *request) error {
-	w, err := p.next("arp, icmp, udp, tcp, ip6, broadcast or octets in hexadecimal")
+const kinds = "arp, icmp, udp, tcp, ip6, broadcast or octets in hexadecimal"
+
+func (p *parser) kind(r *request, env Env) error {
+	w, err := p.next(kinds)
 	if err != nil {
 		return err
 	}
 	r.kind, r.kindPos = w.text, w.pos
 	switch w.text {
 	case "arp":
-		if err = p.literal("who-has"); err == nil {
-			if r.dst, _, err = p.addr(r, false); err == nil {
-				if err = p.literal("tell"); err == nil {
-					r.src, _, err = p.addr(nil, false)
-				}
-			}
-		}
+		err = p.arp(r, env)
 	case "icmp", "ip6", "udp", "tcp":
 		ports := w.text == "udp" || w.text == "tcp"
 		if r.src, r.sport, err = p.addr(nil, ports); err == nil {
@@ -176,7 +250,7 @@ func (p *parser) kind(r *request) error {
 	case "broadcast":
 		return nil
 	default:
-		return p.at(w.pos, fmt.Sprintf("unknown frame %q: want arp, icmp, udp, tcp, ip6, broadcast or octets in hexadecimal", w.text))
+		return p.at(w.pos, fmt.Sprintf("unknown frame %q: want %s", w.text, kinds))
 	}
 	if err != nil {
 		return err
@@ -185,11 +259,45 @@ func (p *parser) kind(r *request) error {
 	case r.src.Is4() != r.dst.Is4():
 		return p.at(r.dstWord, "both addresses must be of one IP version")
 	case r.kind == "arp" && !r.dst.Is4():
-		return p.at(r.dstWord, "arp asks for an IPv4 address")
+		return p.at(r.dstWord, "arp is about IPv4 addresses")
 	case r.kind == "ip6" && r.dst.Is4():
 		return p.at(r.dstWord, "ip6 wants IPv6 addresses")
 	}
 	return nil
+}
+
+// arp reads a question, `who-has A [tell B]`, or an announcement, `A is-at MAC`.
+func (p *parser) arp(r *request, env Env) (err error) {
+	if len(p.rest) == 0 {
+		return p.at(len(p.expr), "the frame ends here: want `who-has` or an address")
+	}
+	if _, err := netip.ParseAddr(p.rest[0].text); err == nil {
+		if r.src, _, err = p.addr(r, false); err == nil {
+			if err = p.literal("is-at"); err == nil {
+				r.from, err = p.mac()
+			}
+		}
+		r.dst, r.hasFrom, r.reply = r.src, true, true
+		return err
+	}
+	if err = p.literal("who-has"); err != nil {
+		return err
+	}
+	if r.dst, _, err = p.addr(r, false); err != nil {
+		return err
+	}
+	if len(p.rest) == 0 || p.rest[0].text != "tell" {
+		for _, a := range env.Own {
+			if a.Is4() {
+				r.src = a
+				return nil
+			}
+		}
+	}
+	if err = p.literal("tell"); err == nil {
+		r.src, _, err = p.addr(nil, false)
+	}
+	return err
 }
 
 // addr reads A, or A.PORT. It notes the word's place in r unless r is nil.
@@ -221,61 +329,6 @@ func (p *parser) addr(r *request, port bool) (netip.Addr, uint16, error) {
 		return a, 0, p.at(w.pos, fmt.Sprintf("got %q, want %s", w.text, want))
 	}
 	return a, uint16(n), nil
-}
-
-func (p *parser) option(r *request) error {
-	w, err := p.next("an option")
-	if err != nil {
-		return err
-	}
-	switch w.text {
-	case "from":
-		r.hasFrom = true
-		r.from, err = p.mac()
-	case "to":
-		r.hasTo = true
-		r.to, err = p.mac()
-	case "vlan":
-		var n int
-		if n, err = p.number("a VLAN from 0 to 4095", 0, 4095); err != nil {
-			return err
-		}
-		r.tag = frame.MakeTag(frame.VID(n), 0, false)
-		if len(p.rest) > 0 && p.rest[0].text == "pcp" {
-			p.rest = p.rest[1:]
-			n, err = p.number("a priority from 0 to 7", 0, 7)
-			r.tag = frame.MakeTag(r.tag.VID(), frame.PCP(n), false)
-		}
-	case "len":
-		r.length, err = p.number("a length from 1 to 65550", 1, 65550)
-	default:
-		return p.at(w.pos, fmt.Sprintf("got %q, want from, to, vlan or len", w.text))
-	}
-	return err
-}
-
-func (p *parser) mac() (frame.MAC, error) {
-	w, err := p.next("a MAC address")
-	if err != nil {
-		return frame.MAC{}, err
-	}
-	m, err := frame.ParseMAC(w.text)
-	if err != nil {
-		return m, p.at(w.pos, err.Error())
-	}
-	return m, nil
-}
-
-func (p *parser) number(want string, least, most int) (int, error) {
-	w, err := p.next(want)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(w.text)
-	if err != nil || n < least || n > most {
-		return 0, p.at(w.pos, fmt.Sprintf("got %q, want %s", w.text, want))
-	}
-	return n, nil
 }
 
 // destination is where a host would send the frame.

@@ -291,3 +291,16 @@ func (p *packet) check(f *frame.Frame) error {
 	g.HdrLen = uint16(p.pay)
 	return nil
 }
+
+// Super returns the metadata with which a kernel hands over b uncut, to be cut
+// to segments of size octets of payload. It fails where no kernel would, as
+// Check does.
+func Super(b []byte, size int) (frame.GSO, error) {
+	var p packet
+	if !p.parse(b) {
+		return frame.GSO{}, errGSOPacket
+	}
+	f := frame.Frame{Data: b, GSO: p.gso(size)}
+	err := p.check(&f)
+	return f.GSO, err
+}

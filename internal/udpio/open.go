@@ -17,8 +17,8 @@ const (
 	// sendBuffer in octets bounds what one socket may have under way in the
 	// egress device's queue before EAGAIN.
 	sendBuffer = 4 << 20
-	// outerTTL is the outer TTL and hop limit: the tunnel's own, never the inner one's.
-	outerTTL = 64
+	// OuterTTL is the outer TTL and hop limit: the tunnel's own, never the inner one's.
+	OuterTTL = 64
 )
 
 // Source ports are dynamic ports (RFC 6335 clause 6), one stratum a slot.
@@ -146,13 +146,13 @@ func setUpSender(fd int, o SenderOptions) error {
 	if o.Local.Is4() {
 		options = append(options,
 			option{"IP_MTU_DISCOVER", unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, false},
-			option{"IP_TTL", unix.SOL_IP, unix.IP_TTL, outerTTL, false},
+			option{"IP_TTL", unix.SOL_IP, unix.IP_TTL, OuterTTL, false},
 			option{"IP_RECVERR", unix.SOL_IP, unix.IP_RECVERR, 1, false})
 	} else {
 		options = append(options,
 			option{"IPV6_V6ONLY", unix.SOL_IPV6, unix.IPV6_V6ONLY, 1, false},
 			option{"IPV6_MTU_DISCOVER", unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, false},
-			option{"IPV6_UNICAST_HOPS", unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, outerTTL, false},
+			option{"IPV6_UNICAST_HOPS", unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, OuterTTL, false},
 			option{"IPV6_RECVERR", unix.SOL_IPV6, unix.IPV6_RECVERR, 1, false})
 	}
 	if o.NoChecksum {

@@ -65,8 +65,7 @@ func NewPool() *Pool { return &Pool{wake: make(chan struct{}, 1)} }
 //
 // Hot path: no allocation, and no lock but on the first sight of an empty slot.
 func (p *Pool) Pick(hash uint32) *Socket {
-	// The multiplication spreads hashes that differ in few bits.
-	slot := hash * 0x9e3779b1 >> 24
+	slot := slotOf(hash)
 	if s := p.slots[slot].Load(); s != nil {
 		return s
 	}
@@ -79,6 +78,19 @@ func (p *Pool) Pick(hash uint32) *Socket {
 	}
 	return p.spare.Load()
 }
+
+// Peek returns what Pick would and whether it is the flow's own slot's. It marks
+// nothing as wanted.
+func (p *Pool) Peek(hash uint32) (s *Socket, own bool) {
+	if s := p.slots[slotOf(hash)].Load(); s != nil {
+		return s, true
+	}
+	return p.spare.Load(), false
+}
+
+// slotOf is the slot of a flow. The multiplication spreads hashes that differ in
+// few bits.
+func slotOf(hash uint32) uint32 { return hash * 0x9e3779b1 >> 24 }
 
 // Wanted receives when TakeWanted has something new.
 func (p *Pool) Wanted() <-chan struct{} { return p.wake }

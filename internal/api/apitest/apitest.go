@@ -14,6 +14,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -284,7 +285,9 @@ func (s *Switch) Explain(r api.ExplainRequest) (api.ExplainReply, error) {
 	if err := s.note(r); err != nil {
 		return api.ExplainReply{}, err
 	}
-	if !slices.ContainsFunc(s.Ports(), func(p api.Port) bool { return p.Name == r.In }) {
+	_, notAddress := netip.ParseAddr(r.In)
+	if notAddress != nil && !slices.ContainsFunc(s.Ports(), func(p api.Port) bool { return p.Name == r.In }) &&
+		!slices.ContainsFunc(s.Peers(), func(p api.Peer) bool { return "peer/"+p.Name == r.In }) {
 		return api.ExplainReply{}, api.Errorf(api.CodeNotFound, "no port %s", r.In)
 	}
 	return api.ExplainReply{
