@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/tapestry-net/tapestry/capture"
@@ -301,90 +299,6 @@ func TestInteropTshark(t *testing.T) {
 	}
 }
 
-func TestFiles(t *testing.T) {
-	stream := record(t)
-	dir := t.TempDir()
-	now := time.Unix(0, 0)
-	path := filepath.Join(dir, "f.pcapng")
-	f, err := capture.Create(path, capture.Rotation{Size: 5000, Every: time.Hour}, func() time.Time { return now })
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Octet by octet: blocks come in pieces. The clock passes an hour in between.
-	for i := range stream {
-		if i == 900 {
-			now = now.Add(2 * time.Hour)
-		}
-		if _, err := f.Write(stream[i : i+1]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if f.Packets() != 9 || f.Lost() == 0 {
-		t.Errorf("counted %d packets, %d lost", f.Packets(), f.Lost())
-	}
-	files, _ := filepath.Glob(filepath.Join(dir, "f_*.pcapng"))
-	if len(files) != f.Count() || len(files) < 3 {
-		t.Fatalf("files %v, count %d", files, f.Count())
-	}
-	n := 0
-	for i, name := range files {
-		if st, _ := os.Stat(name); st.Mode().Perm() != 0o600 {
-			t.Errorf("%s has mode %v", name, st.Mode())
-		}
-		got := tshark(t, name, "frame.interface_name")
-		n += len(got)
-		if i == 0 && (len(got) == 0 || got[0] != "h128/c1") {
-			t.Errorf("first file: %q", got)
-		}
-	}
-	if n != 9 {
-		t.Errorf("all files have %d packets, want 9", n)
-	}
-}
-
-func TestFilesRefuseNonsense(t *testing.T) {
-	f, err := capture.Create(filepath.Join(t.TempDir(), "f"), capture.Rotation{}, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.Write([]byte("GET / HTTP/1.1\r\n")); err == nil {
-		t.Error("a stream that is no pcapng was written")
-	}
-	if _, err := capture.Create(filepath.Join(t.TempDir(), "no", "f"), capture.Rotation{}, time.Now); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("missing folder: got %v", err)
-	}
-}
-
-// TestFullDisk writes to a file system of 32 KiB: an error says so, and what is
-// there is a valid file.
-func TestFullDisk(t *testing.T) {
-	netnstest.Require(t, "root")
-	dir := t.TempDir()
-	if err := unix.Mount("none", dir, "tmpfs", 0, "size=32k"); err != nil {
-		t.Fatalf("mount tmpfs: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	path := filepath.Join(dir, "f.pcapng")
-	f, err := capture.Create(path, capture.Rotation{}, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = io.Copy(f, bytes.NewReader(record(t)))
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), path) {
-		t.Errorf("got %v, want no space left on %s", err, path)
-	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
-	if got := tshark(t, path, "frame.len"); len(got) != int(f.Packets()) && len(got)+1 != int(f.Packets()) {
-		t.Errorf("%d packets can be read, %d were written", len(got), f.Packets())
-	}
-}
-
 // stuck is a sink that takes nothing until it is let go.
 type stuck struct {
 	capture.Sink
@@ -431,7 +345,7 @@ func TestStalledReader(t *testing.T) {
 		}
 	}
 	file := filepath.Join(t.TempDir(), "f.pcapng")
-	f, err := capture.Create(file, capture.Rotation{}, time.Now)
+	f, err := capture.Create(file, capture.Rotation{}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -458,7 +372,7 @@ func FuzzFiles(f *testing.F) {
 	f.Add([]byte{5, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0})
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, b []byte) {
-		files, err := capture.Create(filepath.Join(dir, "f"), capture.Rotation{Size: 200}, time.Now)
+		files, err := capture.Create(filepath.Join(dir, "f"), capture.Rotation{Size: 200}, time.Now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

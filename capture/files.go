@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,19 +20,30 @@ const maxBlock = 1 << 20
 type Rotation struct {
 	Size  int64         // octets
 	Every time.Duration // since the file's first block
+	Keep  int           // how many files stay, the newest; 0 = all
 }
 
 // Files writes a pcapng stream into one file after the other, whole blocks
 // only, each file complete by itself. The files can be read by their owner only.
 //
-// With a rotation the files are NAME_00001.EXT, NAME_00002.EXT, …
+// With a rotation the files are NAME_00001.EXT, NAME_00002.EXT, … Those beyond
+// Rotation.Keep are removed, the oldest first.
+//
+// A file that is there already is replaced when it is a capture or empty, and is
+// otherwise an error. A symbolic link is followed to a pipe or a device, as
+// /dev/stdout is one, and never to a file.
 type Files struct {
 	path     string
 	rotation Rotation
 	now      func() time.Time
 
 	file   *os.File
+	out    io.Writer // file, or a pipe
+	quit   <-chan struct{}
+	left   bool   // the reader of a pipe is waited for no longer
+	unread uint64 // packets that it left
 	number int
+	start  int64 // where in file the first block stands
 	size   int64 // octets of whole blocks in file
 	opened time.Time
 	empty  bool   // file has no packets yet
@@ -44,19 +56,23 @@ type Files struct {
 }
 
 // Create opens the first file; "-" is the standard output. now is the clock of
-// Rotation.Every.
-func Create(path string, r Rotation, now func() time.Time) (*Files, error) {
-	f := &Files{path: path, rotation: r, now: now, lost: map[uint32]uint64{}}
-	return f, f.open()
+// Rotation.Every. When quit is closed, the reader of a pipe is given half a second
+// to take what comes; what it leaves is counted. nil = it is waited for always.
+func Create(path string, r Rotation, now func() time.Time, quit <-chan struct{}) (*Files, error) {
+	f := &Files{path: path, rotation: r, now: now, quit: quit, lost: map[uint32]uint64{}}
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
-// Packets is how many packets were written, and Lost how many the switch says
-// it had to leave out.
+// Packets is how many packets were written.
 func (f *Files) Packets() uint64 { return f.packets }
 
-// Lost is the number of packets that the stream says were lost.
+// Lost is how many packets the switch says it had to leave out, and the reader of
+// a pipe left.
 func (f *Files) Lost() uint64 {
-	n := f.ended
+	n := f.ended + f.unread
 	for _, v := range f.lost {
 		n += v
 	}
@@ -64,35 +80,55 @@ func (f *Files) Lost() uint64 {
 }
 
 // Name is the file that is being written.
-func (f *Files) Name() string {
-	if f.rotation == (Rotation{}) {
+func (f *Files) Name() string { return f.name(f.number) }
+
+// First is the oldest file that is still there.
+func (f *Files) First() string { return f.name(f.number - f.Count() + 1) }
+
+func (f *Files) name(number int) string {
+	if f.rotation.Size == 0 && f.rotation.Every == 0 {
 		return f.path
 	}
 	ext := filepath.Ext(f.path)
-	return fmt.Sprintf("%s_%05d%s", strings.TrimSuffix(f.path, ext), f.number, ext)
+	return fmt.Sprintf("%s_%05d%s", strings.TrimSuffix(f.path, ext), number, ext)
 }
 
-// Count is how many files were begun.
-func (f *Files) Count() int { return f.number }
+// Count is how many files there are.
+func (f *Files) Count() int { return f.number - f.Removed() }
 
+// Removed is how many files were removed to keep the rest.
+func (f *Files) Removed() int {
+	if f.rotation.Keep == 0 {
+		return 0
+	}
+	return max(f.number-f.rotation.Keep, 0)
+}
+
+// open begins the next file.
 func (f *Files) open() error {
 	f.number++
+	f.size, f.opened, f.empty = 0, f.now(), true
 	if f.path == "-" {
-		f.file, f.opened = os.Stdout, f.now()
+		f.use(os.Stdout)
+		f.start = position(os.Stdout)
 		return nil
 	}
-	file, err := os.OpenFile(f.Name(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	file, err := create(f.Name())
 	if err != nil {
 		return fmt.Errorf("create capture file: %w", err)
 	}
-	if st, err := file.Stat(); err == nil && st.Mode().IsRegular() && st.Mode().Perm() != 0o600 {
-		if err := file.Chmod(0o600); err != nil {
-			file.Close()
-			return fmt.Errorf("make capture file private: %w", err)
+	f.use(file)
+	if err := f.put(f.prefix); err != nil {
+		// A file without its section header would be none.
+		return errors.Join(err, file.Close(), os.Remove(f.Name()))
+	}
+	if f.Removed() > 0 {
+		old := f.name(f.Removed())
+		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the oldest capture file: %w", err)
 		}
 	}
-	f.file, f.size, f.opened, f.empty = file, 0, f.now(), true
-	return f.put(f.prefix)
+	return nil
 }
 
 // Write takes a piece of the stream. When a file can't be written it is cut
@@ -121,16 +157,22 @@ func (f *Files) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Broken reports whether a Write has failed, and the next ones will.
+func (f *Files) Broken() bool { return f.err != nil }
+
 // Resync forgets a block that was cut off with its stream; another stream, with
 // a section of its own, follows.
 func (f *Files) Resync() { f.part = f.part[:0] }
 
 // block writes one block, in a new file when it is time.
 func (f *Files) block(b []byte) error {
+	if len(f.prefix) == 0 && binary.LittleEndian.Uint32(b) != blockSection {
+		return errors.New("read capture: no pcapng section header comes first")
+	}
 	switch kind := binary.LittleEndian.Uint32(b); kind {
 	case blockSection:
 		f.prefix = append(f.prefix[:0], b...)
-		f.ended = f.Lost()
+		f.ended = f.Lost() - f.unread
 		clear(f.lost)
 		return f.put(b)
 	case blockInterface:
@@ -149,7 +191,15 @@ func (f *Files) block(b []byte) error {
 			}
 		}
 		f.empty = false
-		f.packets++
+		if err := f.put(b); err != nil {
+			return err
+		}
+		if f.left {
+			f.unread++
+		} else {
+			f.packets++
+		}
+		return nil
 	case blockStats:
 		f.stats(b)
 	}
@@ -172,17 +222,29 @@ func (f *Files) stats(b []byte) {
 	}
 }
 
+// use makes file the one that is written.
+func (f *Files) use(file *os.File) {
+	f.file, f.out = file, file
+	if isPipe(file) {
+		f.out = &pipe{file, f.quit}
+	}
+}
+
 func (f *Files) put(b []byte) error {
-	if len(b) == 0 {
+	if len(b) == 0 || f.left {
 		return nil
 	}
-	_, err := f.file.Write(b)
+	_, err := f.out.Write(b)
 	if err == nil {
 		f.size += int64(len(b))
 		return nil
 	}
+	if errors.Is(err, errUnread) {
+		f.left = true
+		return nil
+	}
 	// What is there stays a valid pcapng. A pipe can't be cut, nor needs it.
-	if cut := f.file.Truncate(f.size); cut != nil && !errors.Is(cut, unix.EINVAL) {
+	if cut := f.file.Truncate(f.start + f.size); cut != nil && !errors.Is(cut, unix.EINVAL) {
 		err = errors.Join(err, cut)
 	}
 	return fmt.Errorf("write capture: %w", err)

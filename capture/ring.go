@@ -151,6 +151,12 @@ func (r *Ring) Poll(rec *Record) bool {
 	}
 }
 
+// Mark is where the ring ends now.
+func (r *Ring) Mark() uint64 { return r.head.Load() }
+
+// Passed reports whether the reader has come to a mark.
+func (r *Ring) Passed(mark uint64) bool { return r.tail.Load()+r.held >= mark }
+
 func (r *Ring) release() {
 	if r.held == 0 {
 		return

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -39,12 +40,10 @@ type Stream struct {
 type tally struct{ delivered, lost, toldDelivered, toldLost uint64 }
 
 // errDone ends a stream that has its Count.
-type errDone struct{}
-
-func (errDone) Error() string { return "done" }
+var errDone = errors.New("the count is reached")
 
 // Run returns when ctx ends, the count is reached or the sink fails; only the
-// last is an error.
+// last is an error. What was observed before ctx ended is delivered.
 func (s *Stream) Run(ctx context.Context) error {
 	s.tallies = map[frame.PortID]*tally{}
 	for _, p := range s.Ports {
@@ -55,15 +54,31 @@ func (s *Stream) Run(ctx context.Context) error {
 	if err := s.Sink.Flush(); err != nil {
 		return err
 	}
+	if err := s.deliver(ctx); err != nil {
+		if errors.Is(err, errDone) {
+			err = s.tell()
+		}
+		return err
+	}
+	var rec Record
+	for end := s.Ring.Mark(); !s.Ring.Passed(end) && s.Ring.Poll(&rec); {
+		if err := s.Expander.Expand(&rec, s.packet); errors.Is(err, errDone) {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	return s.tell()
+}
+
+// deliver passes packets on until ctx ends, which is no error.
+func (s *Stream) deliver(ctx context.Context) error {
 	tick := time.NewTicker(statsEvery)
 	defer tick.Stop()
 	var rec Record
 	for ctx.Err() == nil {
 		if s.Ring.Poll(&rec) {
-			err := s.Expander.Expand(&rec, s.packet)
-			if _, done := err.(errDone); done {
-				break
-			} else if err != nil {
+			if err := s.Expander.Expand(&rec, s.packet); err != nil {
 				return err
 			}
 			select {
@@ -87,7 +102,7 @@ func (s *Stream) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	return s.tell()
+	return nil
 }
 
 func (s *Stream) tally(id frame.PortID) (*tally, error) {
@@ -112,7 +127,7 @@ func (s *Stream) packet(p *Packet) error {
 	t.lost = lost
 	t.delivered++
 	if s.total++; s.total == s.Count {
-		return errDone{}
+		return errDone
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ type captureFlags struct {
 	write      string
 	rotateSize string
 	rotateTime time.Duration
+	rotateKeep int
 }
 
 func (c *cli) capture() *cobra.Command {
@@ -43,19 +44,16 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 				return err
 			}
 			if f.write == "" {
-				if f.rotateSize != "" || f.rotateTime != 0 {
+				if f.rotateSize != "" || f.rotateTime != 0 || f.rotateKeep != 0 {
 					return usagef(cmd, "only files are rotated").WithHint("name one with -w")
 				}
 				return c.showPackets(cmd.Context(), f.CaptureRequest)
 			}
-			size, err := octets(f.rotateSize)
+			rot, err := f.rotation(cmd)
 			if err != nil {
-				return usagef(cmd, "--rotate-size %q: %v", f.rotateSize, err)
+				return err
 			}
-			if f.write == "-" && (size > 0 || f.rotateTime > 0) {
-				return usagef(cmd, "the standard output can't be rotated")
-			}
-			return c.recordPackets(cmd.Context(), f.CaptureRequest, f.write, capture.Rotation{Size: size, Every: f.rotateTime})
+			return c.recordPackets(cmd.Context(), f.CaptureRequest, f.write, rot)
 		},
 	}
 	fl := cmd.Flags()
@@ -69,7 +67,28 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 	fl.StringVarP(&f.write, "write", "w", "", "write a pcapng to this file; - is the standard output")
 	fl.StringVar(&f.rotateSize, "rotate-size", "", "begin another file when one would get larger, such as 100MB")
 	fl.DurationVar(&f.rotateTime, "rotate-time", 0, "begin another file after this time, such as 1h")
+	fl.IntVar(&f.rotateKeep, "rotate-files", 0, "keep so many files, the newest (default all)")
 	return cmd
+}
+
+// rotation is what the flags say of files.
+func (f *captureFlags) rotation(cmd *cobra.Command) (capture.Rotation, error) {
+	r := capture.Rotation{Every: f.rotateTime, Keep: f.rotateKeep}
+	var err error
+	if r.Size, err = octets(f.rotateSize); err != nil {
+		return r, usagef(cmd, "--rotate-size %q: %v", f.rotateSize, err)
+	}
+	switch rotates := r.Size > 0 || r.Every > 0; {
+	case r.Every < 0:
+		return r, usagef(cmd, "--rotate-time %v: want a time such as 1h", r.Every)
+	case r.Keep < 0:
+		return r, usagef(cmd, "--rotate-files %d: want a number of files", r.Keep)
+	case r.Keep > 0 && !rotates:
+		return r, usagef(cmd, "--rotate-files says how many files stay, not when another begins").WithHint("add --rotate-size or --rotate-time")
+	case f.write == "-" && rotates:
+		return r, usagef(cmd, "the standard output can't be rotated")
+	}
+	return r, nil
 }
 
 // checkFilter refuses a bad expression before anything is asked, and shows where
@@ -167,35 +186,68 @@ func (c *cli) printPacket(p *api.Captured) {
 	c.printf("%s  %-8s %-3s  %s  (%d octets)  %s%s\n", p.Time.Format("15:04:05.000000"), p.Port, p.Direction, p.Frame, p.Length, p.Decision, note)
 }
 
-// recordPackets writes the capture to path.
+// recordPackets writes the capture to path. The file is made when the switch has
+// agreed: a request that it refuses replaces nothing.
 func (c *cli) recordPackets(ctx context.Context, r api.CaptureRequest, path string, rot capture.Rotation) error {
 	if st, err := os.Stdout.Stat(); path == "-" && err == nil && st.Mode()&os.ModeCharDevice != 0 {
 		return api.Errorf(api.CodeInvalid, "a pcapng is nothing for a terminal").WithHint("tapestry capture -w - | wireshark -k -i -")
 	}
-	files, err := capture.Create(path, rot, time.Now)
-	if err != nil {
-		return err
+	var files *capture.Files
+	seen := func() uint64 {
+		if files == nil {
+			return 0
+		}
+		return files.Packets()
 	}
-	err = c.streams(ctx, r, files.Packets, func(body io.Reader) error {
+	err := c.streams(ctx, r, seen, func(body io.Reader) (err error) {
+		if files == nil {
+			if files, err = createCapture(path, rot, ctx.Done()); err != nil {
+				return err
+			}
+		}
 		files.Resync()
-		_, err := io.Copy(files, body)
+		if _, err = io.Copy(files, body); files.Broken() {
+			return api.Errorf(api.CodeFailed, "%v", err).WithHint("what was written so far is whole")
+		}
 		return err
 	})
+	if files == nil {
+		return err
+	}
 	if e := files.Close(); err == nil {
 		err = e
 	}
+	c.captured(files.Packets(), files.Lost(), written(files, path))
+	return err
+}
+
+// createCapture opens the first file.
+func createCapture(path string, rot capture.Rotation, quit <-chan struct{}) (*capture.Files, error) {
+	files, err := capture.Create(path, rot, time.Now, quit)
+	switch {
+	case errors.Is(err, capture.ErrNoCapture):
+		return nil, api.Errorf(api.CodeConflict, "%v", err).WithHint("name another file, or remove this one: only captures are overwritten")
+	case errors.Is(err, capture.ErrLink):
+		return nil, api.Errorf(api.CodeConflict, "%v", err).WithHint("name the file itself: packets go to no file by a link")
+	case err != nil:
+		return nil, api.Errorf(api.CodeFailed, "%v", err)
+	}
+	return files, nil
+}
+
+// written says where the packets are.
+func written(files *capture.Files, path string) string {
 	where := ""
-	if path != "-" {
+	switch {
+	case files.Count() > 1:
+		where = fmt.Sprintf(" to %d files, %s to %s", files.Count(), files.First(), files.Name())
+	case path != "-":
 		where = " to " + files.Name()
 	}
-	if files.Count() > 1 {
-		where = fmt.Sprintf(" to %d files, the last is %s", files.Count(), files.Name())
+	if n := files.Removed(); n > 0 {
+		where += fmt.Sprintf(" (%d older ones removed)", n)
 	}
-	c.captured(files.Packets(), files.Lost(), where)
-	if err != nil {
-		return api.Errorf(api.CodeFailed, "%v", err).WithHint("what was written so far is whole")
-	}
-	return nil
+	return where
 }
 
 func (c *cli) captured(n, lost uint64, where string) {

@@ -110,6 +110,9 @@ func captureRequest(r *http.Request) (CaptureRequest, error) {
 // packets and is told how many; it may be as slow as it likes, but its number
 // is bounded.
 func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
+	c := http.NewResponseController(w)
+	ctx, heard := callerEnds(r, c)
+	defer heard()
 	q, err := captureRequest(r)
 	if err != nil {
 		s.fail(w, err)
@@ -127,7 +130,6 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	c := http.NewResponseController(w)
 	// A writer without deadlines is one of a test. When the server closes, a
 	// caller that doesn't read must not hold up the next worker.
 	_ = c.SetWriteDeadline(time.Time{})
@@ -140,16 +142,65 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 	if err := c.Flush(); err != nil {
 		return
 	}
-	if err := run(r.Context(), w, c.Flush); err != nil && r.Context().Err() == nil {
+	if err := run(ctx, w, c.Flush); err != nil && ctx.Err() == nil {
 		s.log.Debug("capture ended", "err", err)
 	}
 }
 
+// callerEnds returns a context that ends with r, or before it when the caller
+// ends the body of the request, if it has sent one. heard must be called.
+func callerEnds(r *http.Request, c *http.ResponseController) (ctx context.Context, heard func()) {
+	ctx, cancel := context.WithCancel(r.Context())
+	if r.ContentLength >= 0 || c.EnableFullDuplex() != nil {
+		return ctx, cancel
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(io.Discard, r.Body)
+		cancel()
+	}()
+	return ctx, func() {
+		cancel()
+		_ = c.SetReadDeadline(time.Now()) // the server must find nobody reading
+		<-done
+	}
+}
+
+// captureGrace is how long a capture that is to end may go on delivering.
+const captureGrace = time.Second
+
 // Capture asks for packets. The stream is a pcapng, or with r.JSON one Captured
 // a line; it ends with io.EOF when the count is reached, and with another error
-// when the worker was replaced.
+// when the worker was replaced. When ctx ends the switch delivers what it has,
+// and the last counters, before io.EOF; it has a second for that.
 func (c *Client) Capture(ctx context.Context, r CaptureRequest) (io.ReadCloser, error) {
-	return c.call(ctx, http.MethodGet, "capture?"+r.query().Encode(), nil)
+	live, cut := context.WithCancel(context.WithoutCancel(ctx))
+	until, end := io.Pipe()
+	stop := context.AfterFunc(ctx, func() {
+		_ = end.Close()
+		time.AfterFunc(captureGrace, cut)
+	})
+	body, err := c.call(live, http.MethodGet, "capture?"+r.query().Encode(), until)
+	if err != nil {
+		stop()
+		cut()
+		return nil, err
+	}
+	return &capturing{body, func() { stop(); _ = end.Close(); cut() }}, nil
+}
+
+// capturing is the stream of a capture.
+type capturing struct {
+	io.ReadCloser
+	end func()
+}
+
+// Close ends the capture at once.
+func (c *capturing) Close() error {
+	c.end()
+	return c.ReadCloser.Close()
 }
 
 // DecodeCaptured reads the lines of a JSON capture until an error or until take

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -29,6 +30,27 @@ func TestCapture(t *testing.T) {
 	}
 	if _, err := c.Capture(t.Context(), api.CaptureRequest{Ports: []string{"nobody"}}); api.AsError(err).Code != api.CodeNotFound {
 		t.Errorf("a port that isn't there: got %v", err)
+	}
+}
+
+// TestCaptureEnds: the end of the caller's context ends the capture in the switch,
+// and the stream with it, whole.
+func TestCaptureEnds(t *testing.T) {
+	_, c := serve(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	body, err := c.Capture(ctx, api.CaptureRequest{JSON: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	var got []string
+	err = api.DecodeCaptured(body, func(p *api.Captured) error {
+		got = append(got, p.Kind)
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, io.EOF) || strings.Join(got, " ") != "packet count" {
+		t.Errorf("got %q, %v; want a packet and its count", got, err)
 	}
 }
 

@@ -276,12 +276,13 @@ func (c *Client) call(ctx context.Context, method, path string, q io.Reader) (io
 	if err != nil {
 		return nil, Errorf(CodeInvalid, "write request: %v", err)
 	}
-	if q != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
 	by := &c.asks
-	if method != http.MethodGet {
+	switch {
+	case method != http.MethodGet:
+		r.Header.Set("Content-Type", "application/json")
 		by = &c.orders
+	case q != nil: // a body that tells by its end; the transport would wait for its first octets
+		r.TransferEncoding = []string{"chunked"}
 	}
 	resp, err := by.Do(r)
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {

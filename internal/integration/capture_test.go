@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -200,6 +198,8 @@ func TestCaptureText(t *testing.T) {
 		{[]string{"--snaplen", "20"}, 2, "at least 64 octets"},
 		{[]string{"--direction", "up"}, 2, "want in, out or both"},
 		{[]string{"--rotate-size", "1MB"}, 2, "only files are rotated"},
+		{[]string{"-w", filepath.Join(n.dir, "f"), "--rotate-files", "3"}, 2, "add --rotate-size or --rotate-time"},
+		{[]string{"-w", n.config}, 6, "is no capture\nhint: name another file"},
 		{[]string{"-w", "/proc/nowhere/f"}, 1, "create capture file"},
 	} {
 		_, errs, code := n.try(append([]string{"capture"}, c.args...)...)
@@ -251,6 +251,15 @@ func TestCaptureStartStop(t *testing.T) {
 	f.finish()
 	if got := n.workerPID(); got != pid {
 		t.Errorf("worker %d was replaced by %d", pid, got)
+	}
+}
+
+// flood pings with 18 MB in all, counted at four ports: more than all buffers of
+// a capture hold.
+func flood(t *testing.T, from *netnstest.NS, addr string) {
+	t.Helper()
+	if out, err := from.Try("ping", "-n", "-q", "-f", "-c", "3000", "-s", "1400", addr); err != nil {
+		t.Fatalf("ping: %v\n%s", err, out)
 	}
 }
 
@@ -307,6 +316,71 @@ func TestCaptureStalledReader(t *testing.T) {
 	t.Logf("%d packets lost by the stalled reader", lost)
 }
 
+// TestCaptureStalledEnd: a capture whose reader has stopped ends when it is told
+// to, says what is lost, and costs the switch not a frame.
+func TestCaptureStalledEnd(t *testing.T) {
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	f := startFlow(t, a, b, "10.1.0.3")
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	cmd := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", "-")
+	var errs syncBuffer
+	cmd.Stdout, cmd.Stderr = pw, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	pw.Close()
+	if _, err := pr.Read(make([]byte, 64)); err != nil { // it watches, and from now on nobody reads
+		t.Fatal(err)
+	}
+	flood(t, a, "10.1.0.3")
+	_ = cmd.Process.Signal(syscall.SIGINT)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("tapestry capture: %v", err)
+	}
+	var captured, lost int
+	if _, err := fmt.Sscanf(errs.String(), "%d packets captured, %d lost\n", &captured, &lost); err != nil || captured == 0 || lost == 0 {
+		t.Errorf("it says %q, %v; want some captured and some lost", errs.String(), err)
+	}
+	f.finish()
+	conserved(t, n)
+}
+
+// TestCaptureFullDisk: the command says what is wrong and fails, and what it
+// wrote is a capture.
+func TestCaptureFullDisk(t *testing.T) {
+	netnstest.Require(t, "tshark", "root")
+	a, b := netnstest.New(t), netnstest.New(t)
+	n := start(t, pair(a, b))
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	file := filepath.Join(dir, "f.pcapng")
+	r := n.record(file)
+	f := startFlow(t, a, b, "10.1.0.3")
+	flood(t, a, "10.1.0.3")
+	err := r.cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(r.err.String(), "no space left on device") ||
+		!strings.Contains(r.err.String(), "hint: what was written so far is whole") {
+		t.Errorf("tapestry capture: %v\n%s", err, r.err)
+	}
+	if got := fields(t, file, "frame.len"); len(got) < 10 {
+		t.Errorf("%d packets in the file", len(got))
+	}
+	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil {
+		t.Errorf("capinfos: %v\n%s", err, out)
+	}
+	f.finish()
+}
+
 // TestCaptureUpgrade: a capture goes on with the next worker, and one that
 // nobody reads holds nothing up.
 func TestCaptureUpgrade(t *testing.T) {
@@ -328,10 +402,7 @@ func TestCaptureUpgrade(t *testing.T) {
 	}
 	defer func() { _ = stuck.Process.Kill(); _ = stuck.Wait() }()
 	n.until("the first capture has begun", func() bool {
-		out, err := a.Try("ping", "-n", "-q", "-f", "-c", "3000", "-s", "1400", "10.1.0.3") // 18 MB: more than all buffers
-		if err != nil {
-			t.Fatalf("ping: %v\n%s", err, out)
-		}
+		flood(t, a, "10.1.0.3")
 		queued, err := unix.IoctlGetInt(int(hold.Fd()), unix.TIOCINQ) // of the pipe: FIONREAD
 		return err == nil && queued > 32<<10
 	})
@@ -349,90 +420,6 @@ func TestCaptureUpgrade(t *testing.T) {
 	if longest > time.Second {
 		t.Errorf("a datagram waited %v for the next worker", longest)
 	}
-}
-
-// TestCaptureHostile: ten thousand malformed frames through a captured port: the
-// same worker, a file that tshark reads, lines without a control character.
-func TestCaptureHostile(t *testing.T) {
-	netnstest.Require(t, "tshark")
-	a, b, c := netnstest.New(t), netnstest.New(t), netnstest.New(t)
-	n := start(t, trio(a, b, c))
-	pid := n.workerPID()
-	f := startFlow(t, a, b, "10.1.0.3")
-	file := filepath.Join(n.dir, "f.pcapng")
-	r := n.record(file)
-	text := exec.Command(n.bin, "--socket", n.socket, "capture", "--direction", "in")
-	var lines syncBuffer
-	text.Stdout = &lines
-	if err := text.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer text.Process.Kill()
-	n.until("the lines flow", func() bool { return len(lines.String()) > 0 })
-	rng := rand.New(rand.NewPCG(10, 4))
-	frames := make([][]byte, 10000)
-	for i := range frames {
-		frames[i] = malformed(rng)
-	}
-	// In portions that the container's own queue of 1000 frames takes, so that all
-	// reach the switch.
-	for portion := range slices.Chunk(frames, 500) {
-		inject(t, c, portion...)
-		f.pass(5)
-	}
-	f.finish()
-	ping(t, a, "10.1.0.3", 3)
-	n.grows(file, "icmp.seq == 3", 2)
-	_ = text.Process.Signal(syscall.SIGINT)
-	if err := text.Wait(); err != nil {
-		t.Errorf("capture: %v", err)
-	}
-	r.stop()
-	if got := n.workerPID(); got != pid {
-		t.Errorf("worker %d was replaced by %d", pid, got)
-	}
-	if got := fields(t, file, "frame.len"); len(got) < len(frames) {
-		t.Errorf("%d packets in the file, want at least %d", len(got), len(frames))
-	}
-	if i := strings.IndexFunc(lines.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
-		t.Errorf("the lines hold a control character: %q", lines.String()[max(0, i-100):i+1])
-	}
-}
-
-// malformed is a frame of a protocol that is decoded, cut and bent.
-func malformed(r *rand.Rand) []byte {
-	udp := func(port byte) []byte { return []byte{0, port, 0, port, 0, 30, 0, 0, 1, 2, 1, 0, 0, 9, 0, 9} }
-	ip4 := func(proto byte, rest []byte) []byte {
-		return append([]byte{0x45, 0, 0, byte(20 + len(rest)), 0, 0, 0, 0, 64, proto, 0, 0, 10, 1, 0, 2, 10, 1, 0, 3}, rest...)
-	}
-	ip6 := func(next byte, rest []byte) []byte {
-		b := append([]byte{0x60, 0, 0, 0, 0, byte(len(rest)), next, 64}, make([]byte, 32)...)
-		return append(b, rest...)
-	}
-	noise := make([]byte, 8+r.IntN(80))
-	for i := range noise {
-		noise[i] = byte(r.Uint32())
-	}
-	kinds := [][]byte{
-		append([]byte{0x08, 0x00}, ip4(17, append(udp(53), noise...))...),
-		append([]byte{0x08, 0x00}, ip4(17, append(udp(67), noise...))...),
-		append([]byte{0x08, 0x00}, ip4(17, append([]byte{0, 9, 0x12, 0xb5, 0, 99, 0, 0, 8, 0, 0, 0, 0, 1, 1, 0}, noise...))...),
-		append([]byte{0x08, 0x00}, ip4(6, noise)...),
-		append([]byte{0x08, 0x00}, ip4(1, noise)...),
-		append([]byte{0x86, 0xdd}, ip6(58, noise)...),
-		append([]byte{0x86, 0xdd}, ip6(0, append([]byte{44, 9}, noise...))...),
-		append([]byte{0x86, 0xdd}, ip6(44, append([]byte{17, 0, 0, 1, 0, 0, 0, 0}, udp(53)...))...),
-		append([]byte{0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1}, noise...),
-		append([]byte{0x81, 0x00, 0, 10, 0x81, 0x00, 0, 20, 0x08, 0x00}, ip4(17, udp(53))...),
-		append([]byte{0x88, 0xcc, 2, 7, 4}, noise...),
-		append([]byte{0, 38, 0x42, 0x42, 3}, noise...),
-		noise,
-	}
-	b := append([]byte{0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, byte(0x10 + r.IntN(9))}, kinds[r.IntN(len(kinds))]...)
-	for range r.IntN(4) {
-		b[12+r.IntN(len(b)-12)] = byte(r.Uint32())
-	}
-	return b[:14+r.IntN(len(b)-13)]
 }
 
 // TestCaptureExtcap: Wireshark's own list of interfaces has the ports, and what

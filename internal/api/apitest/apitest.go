@@ -349,7 +349,7 @@ func (s *Switch) Emit(e api.Event) {
 	}
 }
 
-// Capture implements api.Backend. It shows one frame, and with a count ends.
+// Capture implements api.Backend. It shows one frame, and ends with a count or its caller.
 func (s *Switch) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 	if err := s.note(r); err != nil {
 		return nil, err
@@ -378,6 +378,9 @@ func (s *Switch) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 			return err
 		}
 		<-ctx.Done()
+		if r.JSON {
+			return api.Encode(w, api.Captured{Kind: "count", Time: Start, Host: "h128", Port: "c1", Delivered: 1})
+		}
 		return nil
 	}, nil
 }
