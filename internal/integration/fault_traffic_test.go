@@ -32,15 +32,15 @@ type flow struct {
 	t    *testing.T
 	sent atomic.Uint64
 	got  atomic.Uint64
-	do   chan func() // runs between two datagrams
+	last atomic.Uint64 // highest number that has come
+	do   chan func()   // runs between two datagrams
 	quit chan struct{}
 	once sync.Once      // of quit
 	over sync.WaitGroup // of sending
 	done sync.WaitGroup
 
 	// Owned by the receiving goroutine until done.
-	last    uint64 // number of the latest
-	late    int    // came after one with a higher number
+	late    int // came after one with a higher number, or the same
 	longest time.Duration
 	conn    *net.UDPConn
 }
@@ -128,10 +128,11 @@ func (f *flow) receive() {
 			continue
 		}
 		number := endian.BigEndian.Uint64(b)
-		if number <= f.last {
+		if last := f.last.Load(); number <= last {
 			f.late++
+		} else {
+			f.last.Store(number)
 		}
-		f.last = max(f.last, number)
 		sent := time.Unix(0, int64(endian.BigEndian.Uint64(b[8:])))
 		f.longest = max(f.longest, arrival(oob[:oobn]).Sub(sent))
 		f.got.Add(1)
@@ -221,6 +222,20 @@ func (f *flow) finish() time.Duration {
 		f.t.Errorf("%d of %d datagrams arrived out of order or twice", f.late, f.sent.Load())
 	}
 	return f.longest
+}
+
+// settle stops the flow and returns how many of its datagrams are lost. It
+// demands that the last one comes, and all others in order.
+func (f *flow) settle() (lost uint64) {
+	f.t.Helper()
+	f.stop()
+	f.until("the last datagram arrives", func() bool { return f.last.Load() == f.sent.Load() })
+	f.conn.Close()
+	f.done.Wait()
+	if f.late != 0 {
+		f.t.Errorf("%d of %d datagrams arrived out of order or twice", f.late, f.sent.Load())
+	}
+	return f.sent.Load() - f.got.Load()
 }
 
 // linkEvents counts the changes of interfaces in a container from now on.

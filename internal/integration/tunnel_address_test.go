@@ -69,7 +69,7 @@ func TestTunnelPeerAddress(t *testing.T) {
 	config := f.file(false, 4789, 1, 2)
 	one, two := f.up(1, config), f.up(2, config)
 	f.meet(1, 2)
-	one.until("h2 is up", func() bool { return one.peers()["h2"].State == "up" })
+	one.sees("h2")
 	id := one.peers()["h2"].ID
 	// The former address stays as a second one, which nobody sends from by itself.
 	under := f.hosts[1].underlay
@@ -88,7 +88,7 @@ func TestTunnelPeerAddress(t *testing.T) {
 	f.meet(1, 2)
 	f.meet(2, 1)
 	f.exchange(1, 2)
-	one.until("h2 is up at its new address", func() bool { return one.peers()["h2"].State == "up" })
+	one.sees("h2")
 	for _, o := range wire.leaving("") {
 		if o.dst.Addr().String() != new {
 			t.Fatalf("a datagram still leaves for %v", o.dst)
@@ -164,7 +164,7 @@ func TestTunnelOwnEntry(t *testing.T) {
 	under.Run("ip", "addr", "add", "192.0.2.1/24", "dev", wiretest.Interface)
 	one.until("it knows its entry by the address", func() bool { p := one.peers(); return len(p) == 1 && p["h2"].Name == "h2" })
 	f.meet(1, 2)
-	one.until("h2 is up", func() bool { return one.peers()["h2"].State == "up" })
+	one.sees("h2")
 
 	// Behind a translator the others know it by an address that it hasn't.
 	one.down()

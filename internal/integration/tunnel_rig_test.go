@@ -24,7 +24,8 @@ type fabric struct {
 
 type fabricHost struct {
 	underlay, container *netnstest.NS
-	node                *node // nil when it is no tapestry
+	node                *node          // nil when it is no tapestry
+	voice               net.PacketConn // of speak
 }
 
 // newFabric makes the namespaces of n hosts.
@@ -95,6 +96,13 @@ func (f *fabric) meet(s, to int) {
 	}
 }
 
+// cut parts all hosts, or joins them again.
+func (f *fabric) cut(on bool) {
+	for _, w := range f.lan.Wires {
+		w.Cut(on)
+	}
+}
+
 // end is station i for the senders and receivers of other tests.
 func (f *fabric) end(i int) *end {
 	return &end{ns: f.hosts[i-1].container, dev: "eth0", v4: fmt.Sprintf("10.1.0.%d", i), v6: fmt.Sprintf("fd00::%d", i)}
@@ -149,6 +157,12 @@ func (n *node) peers() map[string]api.Peer {
 		out[p.Name] = p
 	}
 	return out
+}
+
+// sees waits until a peer answers probes.
+func (n *node) sees(peer string) {
+	n.t.Helper()
+	n.until(peer+" is up", func() bool { p := n.peers()[peer]; return p.State == "up" && !p.Passive })
 }
 
 // where is the port or peer that a station is behind, "" when nobody knows it.

@@ -4,6 +4,7 @@ import (
 	endian "encoding/binary"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,8 @@ import (
 
 const sinkPort = 7200
 
-// sink counts the datagrams that come to a station by what they say.
+// sink counts the datagrams that come to a station by what they say, less
+// zeros at the end.
 type sink struct {
 	conn *net.UDPConn
 
@@ -60,15 +62,16 @@ func (s *sink) listen() {
 		if err != nil {
 			return
 		}
+		text := strings.TrimRight(string(b[:n]), "\x00")
 		s.mu.Lock()
-		s.heard[string(b[:n])]++
+		s.heard[text]++
 		msgs, _ := unix.ParseSocketControlMessage(oob[:k])
 		for _, m := range msgs {
 			switch {
 			case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_TOS && len(m.Data) > 0:
-				s.class[string(b[:n])] = m.Data[0]
+				s.class[text] = m.Data[0]
 			case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_TCLASS && len(m.Data) > 3:
-				s.class[string(b[:n])] = uint8(endian.NativeEndian.Uint32(m.Data))
+				s.class[text] = uint8(endian.NativeEndian.Uint32(m.Data))
 			}
 		}
 		s.mu.Unlock()
