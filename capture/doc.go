@@ -5,9 +5,13 @@
 //	        never waits     one reader         in, and each copy out   │
 //	                                                                  Files: rotation
 //
-//	interface  h128/c1    one a port, added when it first has a packet
+//	interface  h128/c1    one a source, added when it first has a packet: a port of the
+//	                      switch, what a tunnel refused, an interface of the host
 //	packet     time (ns), direction, octets, comment, how many were lost before it
 //	comment    flood blue unknown_unicast → c2,c3
+//
+// Interfaces of the host put their packets into the same ring by Hear. They come
+// later than the switch's own, so a Stream of both holds packets back and sorts.
 //
 // # Ownership
 //

@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"time"
+
 	"github.com/tapestry-net/tapestry/capture/filter"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -21,6 +23,19 @@ func (d Direction) String() string { return [...]string{"none", "in", "out", "bo
 // Strangers stands for the port of what came in by none: datagrams that a tunnel
 // refused because it knows no peer that could have sent them.
 const Strangers frame.PortID = 0
+
+// Interfaces of the host that a capture hears beside the switch have numbers
+// behind those of ports.
+const (
+	// MaxDevices is how many of them one capture hears.
+	MaxDevices = 32
+	device0    = frame.MaxPortID + 1
+	nobody     = device0 + MaxDevices // receives what an interface sends
+	numSources = int(nobody) + 1
+)
+
+// Device is the number of the i-th interface of a capture.
+func Device(i int) frame.PortID { return device0 + frame.PortID(i) }
 
 // Named is how many copies of a flood a decision names; the rest are counted.
 const Named = 8
@@ -108,6 +123,16 @@ func (r *Ring) Observe(o *frame.Observation) {
 	r.complete(at, n)
 }
 
+// Hear takes a packet that a Device received or sent. It has no verdict: the
+// switch has not decided about it.
+func (r *Ring) Hear(id frame.PortID, d Direction, at time.Time, data []byte) {
+	o := frame.Observation{Time: at, In: id, Frame: &frame.Frame{Data: data}}
+	if d == Out {
+		o.In, o.Copies = nobody, []frame.Copy{{Port: id, Tag: tagOf(data)}}
+	}
+	r.Observe(&o)
+}
+
 // weigh fills in p.
 func (r *Ring) weigh(o *frame.Observation, j *judge, p *plan) {
 	p.in = r.wantsIn(o, j)
@@ -156,7 +181,7 @@ func (r *Ring) loseAll(o *frame.Observation, j *judge, p *plan) {
 func (r *Ring) wantsIn(o *frame.Observation, j *judge) bool {
 	c := &r.choice
 	return (c.Direction == 0 || c.Direction&In != 0) && r.has(o.In) &&
-		(!c.Drops || o.Verdict.Action == frame.Drop) && j.judge(j.tag)
+		(!c.Drops || o.Verdict.Action == frame.Drop && o.Verdict.Reason != frame.ReasonNone) && j.judge(j.tag)
 }
 
 func (r *Ring) wants(c *frame.Copy, j *judge) bool {

@@ -20,8 +20,12 @@ type Names struct {
 //	flood blue unknown_unicast → c2,c3(mtu_exceeded)
 //	drop tag_not_accepted
 //
-// More copies than are given are only counted.
+// More copies than are given are only counted. The zero verdict is that of a
+// packet that the switch has not decided about, and is no decision.
 func Decision(n Names, v frame.Verdict, copies []frame.Copy, more int) string {
+	if v == (frame.Verdict{}) {
+		return "" // nobody decided
+	}
 	var b strings.Builder
 	b.WriteString(v.Action.String())
 	if v.VID != 0 {

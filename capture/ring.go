@@ -37,7 +37,7 @@ const (
 // the next, zeroes what it has read and moves tail.
 type Ring struct {
 	choice Choice
-	ports  *[(int(frame.MaxPortID) + 64) / 64]uint64 // nil = all
+	ports  *[(numSources + 63) / 64]uint64 // nil = all
 
 	words []uint64
 	bytes []byte // the same memory
@@ -66,11 +66,11 @@ func NewRing(c Choice, memory int) *Ring {
 	}
 	r := &Ring{
 		choice: c, words: make([]uint64, size), mask: size - 1,
-		ready: make(chan struct{}, 1), lost: make([]atomic.Uint64, int(frame.MaxPortID)+1),
+		ready: make(chan struct{}, 1), lost: make([]atomic.Uint64, numSources),
 	}
 	r.bytes = unsafe.Slice((*byte)(unsafe.Pointer(&r.words[0])), size*8)
 	if len(c.Ports) > 0 {
-		r.ports = new([(int(frame.MaxPortID) + 64) / 64]uint64)
+		r.ports = new([(numSources + 63) / 64]uint64)
 		for _, p := range c.Ports {
 			r.ports[p/64] |= 1 << (p % 64)
 		}
@@ -84,9 +84,12 @@ func (r *Ring) Lost(port frame.PortID) uint64 { return r.lost[port].Load() }
 // LostAll is the sum of Lost over all ports.
 func (r *Ring) LostAll() uint64 { return r.all.Load() }
 
-func (r *Ring) lose(port frame.PortID) {
-	r.lost[port].Add(1)
-	r.all.Add(1)
+func (r *Ring) lose(port frame.PortID) { r.Lose(port, 1) }
+
+// Lose counts n packets that were lost on their way to the ring.
+func (r *Ring) Lose(port frame.PortID, n uint64) {
+	r.lost[port].Add(n)
+	r.all.Add(n)
 }
 
 // reserve returns the index of n contiguous words, or false when they are not free.

@@ -31,7 +31,12 @@ type Stream struct {
 	Sink     Sink
 	Ports    []frame.PortID // announced at once
 	Count    uint64         // ends after so many packets; 0 = never
+	// Sort holds packets back for so long and delivers them by their time, where
+	// several sources are captured; 0 = as they come.
+	Sort time.Duration
 
+	order   order
+	told    time.Time // when the counters were written
 	tallies map[frame.PortID]*tally
 	total   uint64
 }
@@ -46,6 +51,7 @@ var errDone = errors.New("the count is reached")
 // last is an error. What was observed before ctx ended is delivered.
 func (s *Stream) Run(ctx context.Context) error {
 	s.tallies = map[frame.PortID]*tally{}
+	s.order.window = s.Sort
 	for _, p := range s.Ports {
 		if _, err := s.tally(p); err != nil {
 			return err
@@ -61,48 +67,71 @@ func (s *Stream) Run(ctx context.Context) error {
 		return err
 	}
 	var rec Record
-	for end := s.Ring.Mark(); !s.Ring.Passed(end) && s.Ring.Poll(&rec); {
-		if err := s.Expander.Expand(&rec, s.packet); errors.Is(err, errDone) {
-			break
-		} else if err != nil {
-			return err
-		}
+	var err error
+	for end := s.Ring.Mark(); err == nil && !s.Ring.Passed(end) && s.Ring.Poll(&rec); {
+		err = s.Expander.Expand(&rec, s.take)
+	}
+	if err == nil {
+		err = s.due(true)
+	}
+	if err != nil && !errors.Is(err, errDone) {
+		return err
 	}
 	return s.tell()
 }
 
 // deliver passes packets on until ctx ends, which is no error.
 func (s *Stream) deliver(ctx context.Context) error {
-	tick := time.NewTicker(statsEvery)
+	every := statsEvery
+	if s.Sort > 0 {
+		every = min(every, s.Sort)
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
+	s.told = time.Now()
 	var rec Record
 	for ctx.Err() == nil {
-		if s.Ring.Poll(&rec) {
-			if err := s.Expander.Expand(&rec, s.packet); err != nil {
+		more := s.Ring.Poll(&rec)
+		if more {
+			if err := s.Expander.Expand(&rec, s.take); err != nil {
 				return err
 			}
-			select {
-			case <-tick.C:
-				if err := s.tell(); err != nil {
-					return err
-				}
-			default:
-			}
-			continue
-		}
-		if err := s.Sink.Flush(); err != nil {
+		} else if err := s.Sink.Flush(); err != nil {
 			return err
 		}
 		select {
-		case <-s.Ring.Ready():
-		case <-tick.C:
-			if err := s.tell(); err != nil {
+		case now := <-tick.C:
+			if err := s.onTick(now); err != nil {
 				return err
 			}
+		case <-s.wake(more):
 		case <-ctx.Done():
 		}
 	}
 	return nil
+}
+
+// always is ready at any time.
+var always = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// wake is ready when there may be a record: at once when there are more.
+func (s *Stream) wake(more bool) <-chan struct{} {
+	if more {
+		return always
+	}
+	return s.Ring.Ready()
+}
+
+// onTick delivers what has waited long enough, and each second the counters.
+func (s *Stream) onTick(now time.Time) error {
+	if err := s.due(false); err != nil {
+		return err
+	}
+	if now.Sub(s.told) < statsEvery {
+		return nil
+	}
+	s.told = now
+	return s.tell()
 }
 
 func (s *Stream) tally(id frame.PortID) (*tally, error) {
@@ -113,6 +142,29 @@ func (s *Stream) tally(id frame.PortID) (*tally, error) {
 	t = &tally{}
 	s.tallies[id] = t
 	return t, s.Sink.Port(id)
+}
+
+// take passes p on, at once or in its order.
+func (s *Stream) take(p *Packet) error {
+	if s.Sort == 0 {
+		return s.packet(p)
+	}
+	s.order.put(p)
+	return s.due(false)
+}
+
+// due passes on what has waited long enough, or all.
+func (s *Stream) due(all bool) error {
+	now := time.Now()
+	for {
+		p := s.order.next(now, all)
+		if p == nil {
+			return nil
+		}
+		if err := s.packet(p); err != nil {
+			return err
+		}
+	}
 }
 
 func (s *Stream) packet(p *Packet) error {

@@ -97,7 +97,9 @@ func (w *Writer) Packet(id int, p *Packet, lost uint64) error {
 	b = le.AppendUint32(b, uint32(len(p.Data)))
 	b = le.AppendUint32(b, uint32(p.Len))
 	b = pad(append(b, p.Data...))
-	b = option(b, optComment, []byte(comment(p)))
+	if c := comment(p); c != "" {
+		b = option(b, optComment, []byte(c))
+	}
 	b = option(b, optFlags, le.AppendUint32(nil, epbFlags(p)))
 	if lost > 0 {
 		b = option(b, optDropCount, le.AppendUint64(nil, lost))
@@ -112,9 +114,10 @@ func (w *Writer) Packet(id int, p *Packet, lost uint64) error {
 
 func comment(p *Packet) string {
 	s := p.Decision
-	if p.Note != "" {
-		s += "; " + p.Note
+	if s != "" && p.Note != "" {
+		s += "; "
 	}
+	s += p.Note
 	if len(s) > maxComment {
 		s = s[:maxComment]
 	}

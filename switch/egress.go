@@ -45,6 +45,14 @@ func (p *port) carry(n *network, tagged bool, f *frame.Frame, h *frame.Header) (
 	return pop, push, why
 }
 
+// seen is the tag that a copy has behind p's queue.
+func (p *port) seen(t frame.Tag) frame.Tag {
+	if p.bare {
+		return frame.Tag{}
+	}
+	return t
+}
+
 // send puts one copy of frame i on the list of out.
 //
 // Hot path: no allocation.
@@ -54,7 +62,7 @@ func (l *loop) send(n *network, out *port, tagged bool, f *frame.Frame, h *frame
 	entry := int32(-1)
 	if l.observed != nil {
 		entry = int32(len(l.copies))
-		l.copies = append(l.copies, Copy{Port: out.id, Tag: wireTag(h, pop, push), Refused: why})
+		l.copies = append(l.copies, Copy{Port: out.id, Tag: out.seen(wireTag(h, pop, push)), Refused: why})
 	}
 	if why != frame.ReasonNone {
 		l.refuse(out, why, 1)

@@ -53,6 +53,9 @@ type Port struct {
 	// OwnMTU leaves it to the queue to refuse what is too long: no limit is
 	// checked, not even the network's.
 	OwnMTU bool
+	// Bare says that the tag of a copy only tells the queue its network, and the
+	// frame leaves without. Observers see it so.
+	Bare bool
 
 	// Native is the VID of the network whose frames are untagged on this port;
 	// 0 = untagged frames are refused. An access port has Native and no Tagged.

@@ -49,6 +49,7 @@ type port struct {
 	can      frame.Offloads
 	mtu      int
 	ownMTU   bool // the queue checks it
+	bare     bool // the queue takes the tag off
 	native   frame.VID
 	tagged   *[64]uint64 // a bit for each VID; nil on an access port
 	isolated bool
@@ -213,7 +214,7 @@ func (v *view) addPort(p *Port, old *view, loops int) error {
 		return fmt.Errorf("pinned address %v: a group address is no source", p.MACPin)
 	}
 	c := &port{
-		id: p.ID, name: p.Name, queue: p.Queue, mtu: p.MTU, ownMTU: p.OwnMTU,
+		id: p.ID, name: p.Name, queue: p.Queue, mtu: p.MTU, ownMTU: p.OwnMTU, bare: p.Bare,
 		isolated: p.Isolated, hairpin: p.Hairpin, uplink: p.Uplink, mode: p.Mode, group: p.Group,
 		pin: p.MACPin, coalesce: !p.NoCoalesce, guarded: p.LoopGuard && !v.lab,
 		fdbLimit: max(p.FDBLimit, 0), loop: int(p.ID) % loops,

@@ -57,7 +57,7 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.Ports, "port", nil, "only this port, peer/NAME or tunnel/unknown (repeatable; default all)")
+	fl.StringArrayVar(&f.Ports, "port", nil, "only this port, peer/NAME, tunnel/unknown or dev/INTERFACE of the host (repeatable; default all of the switch)")
 	fl.StringVar(&f.Filter, "filter", "", "only packets that match this tcpdump expression")
 	fl.StringVar(&f.Direction, "direction", "both", "in: as received, out: each copy as it leaves, or both")
 	fl.BoolVar(&f.Drops, "drops", false, "only frames that were dropped and copies that were refused")
@@ -183,7 +183,8 @@ func (c *cli) printPacket(p *api.Captured) {
 	if p.Refused != "" {
 		note += "; refused: " + p.Refused
 	}
-	c.printf("%s  %-8s %-3s  %s  (%d octets)  %s%s\n", p.Time.Format("15:04:05.000000"), p.Port, p.Direction, p.Frame, p.Length, p.Decision, note)
+	line := fmt.Sprintf("%s  %-8s %-3s  %s  (%d octets)  %s%s", p.Time.Format("15:04:05.000000"), p.Port, p.Direction, p.Frame, p.Length, p.Decision, note)
+	c.printf("%s\n", strings.TrimRight(line, " "))
 }
 
 // recordPackets writes the capture to path. The file is made when the switch has

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,10 @@ import (
 
 // extcapPrefix is in front of the ports' names in Wireshark's list.
 const extcapPrefix = "tapestry-"
+
+// extcapSlash stands for a slash, which Wireshark takes for a path's. No name has
+// a colon.
+const extcapSlash = ":"
 
 // extcapAll is the interface that stands for all ports.
 const extcapAll = "tapestry"
@@ -59,7 +64,7 @@ func (c *cli) runExtcap(cmd *cobra.Command, f *extcapFlags) error {
 		}
 		r := api.CaptureRequest{Filter: f.filter}
 		if port, ok := strings.CutPrefix(f.iface, extcapPrefix); ok {
-			r.Ports = []string{port}
+			r.Ports = []string{strings.ReplaceAll(port, extcapSlash, "/")}
 		} else if f.iface != extcapAll {
 			return notFound("interface", f.iface, []string{extcapAll})
 		}
@@ -86,8 +91,31 @@ func (c *cli) extcapInterfaces(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	peers, err := client.Peers(cmd.Context())
+	if err != nil {
+		return err
+	}
+	var names []string
 	for _, p := range ports {
-		c.printf("interface {value=%s%s}{display=%s/%s}\n", extcapPrefix, p.Name, s.Host, p.Name)
+		names = append(names, p.Name)
+	}
+	for _, p := range peers {
+		names = append(names, "peer/"+p.Name)
+	}
+	if len(peers) > 0 {
+		names = append(names, "tunnel/unknown")
+	}
+	// Wireshark can't capture from an interface and from the switch at once, and
+	// so not with one clock; the switch can.
+	if list, err := net.Interfaces(); err == nil {
+		for _, i := range list {
+			if i.Flags&net.FlagUp != 0 {
+				names = append(names, "dev/"+i.Name)
+			}
+		}
+	}
+	for _, name := range names {
+		c.printf("interface {value=%s%s}{display=%s/%s}\n", extcapPrefix, strings.ReplaceAll(name, "/", extcapSlash), s.Host, name)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ const maxCaptures = 8
 
 // CaptureRequest chooses packets. It travels as the parameters of a URL.
 type CaptureRequest struct {
-	Ports     []string // PORT or HOST/PORT; none = all
+	Ports     []string // PORT, peer/NAME, tunnel/unknown, dev/INTERFACE, or any of them behind HOST/; none = all of the switch
 	Filter    string   // a tcpdump expression
 	Direction string   // in, out, both; empty = both
 	Drops     bool     // only what was dropped or refused
@@ -139,9 +139,7 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 	}
 	w.WriteHeader(http.StatusOK)
-	if err := c.Flush(); err != nil {
-		return
-	}
+	_ = c.Flush() // where it fails, what run writes does too
 	if err := run(ctx, w, c.Flush); err != nil && ctx.Err() == nil {
 		s.log.Debug("capture ended", "err", err)
 	}

@@ -22,12 +22,19 @@ import (
 // port's name has a slash.
 const strangers = "tunnel/unknown"
 
+// deviceDelay is how long packets are held back for those of interfaces of the
+// host to come between them in their order.
+const deviceDelay = 20 * time.Millisecond
+
 // captureNames translates for captures with the names of the moment.
-func (d *Daemon) captureNames() capture.Names {
+func (d *Daemon) captureNames(v *devices) capture.Names {
 	return capture.Names{
 		Port: func(id frame.PortID) string {
-			if id == capture.Strangers {
+			switch {
+			case id == capture.Strangers:
 				return strangers
+			case id > frame.MaxPortID:
+				return v.name(id)
 			}
 			return d.names.Load().port(id)
 		},
@@ -59,23 +66,46 @@ func (d *Daemon) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 		}
 		c.Filter = p
 	}
-	host, ports, announce, err := d.capturePorts(r.Ports)
+	list, devs, err := d.captureSources(r.Ports)
+	if err != nil {
+		return nil, err
+	}
+	host, ports, announce, err := d.capturePorts(list, len(devs))
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.openDevices(devs, c.Filter)
 	if err != nil {
 		return nil, err
 	}
 	c.Ports = ports
+	names := d.captureNames(v)
 	return func(ctx context.Context, w io.Writer, flush func() error) error {
-		ring := capture.NewRing(c, 0)
-		s := &capture.Stream{Ring: ring, Expander: capture.NewExpander(d.captureNames(), r.Segment, r.Snaplen), Ports: announce, Count: r.Count}
+		s := &capture.Stream{Ring: capture.NewRing(c, 0), Expander: capture.NewExpander(names, r.Segment, r.Snaplen), Ports: announce, Count: r.Count}
 		if r.JSON {
-			s.Sink = &captureLines{out: bufio.NewWriter(w), flush: flush, host: host, names: d.captureNames()}
+			s.Sink = &captureLines{out: bufio.NewWriter(w), flush: flush, host: host, names: names}
 		} else {
-			s.Sink = capture.NewPcapng(w, flush, "tapestry "+d.version, "captured by the switch of "+host, d.describe(host, r))
+			s.Sink = capture.NewPcapng(w, flush, "tapestry "+d.version, "captured by the switch of "+host, d.describe(host, names, r))
 		}
-		d.observe(ring)
-		defer d.unobserve(ring)
-		return s.Run(ctx)
+		return d.runCapture(ctx, s, v)
 	}, nil
+}
+
+// runCapture lets s see what it is of until it ends.
+func (d *Daemon) runCapture(ctx context.Context, s *capture.Stream, v *devices) error {
+	if len(v.sockets) > 0 {
+		s.Sort = deviceDelay
+		watching, stop := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			v.run(watching, s.Ring, func(name string, err error) { d.log.Info("capture of an interface ended", "ifname", name, "err", err) })
+		}()
+		defer func() { stop(); <-done }()
+	}
+	d.observe(s.Ring)
+	defer d.unobserve(s.Ring)
+	return s.Run(ctx)
 }
 
 // observe shows r every frame, and what the tunnel makes no frame of.
@@ -89,13 +119,37 @@ func (d *Daemon) unobserve(r *capture.Ring) {
 	d.sw.Unobserve(r) // and the loops have finished their batches
 }
 
-// capturePorts resolves names; announce is all ports when none is named.
-func (d *Daemon) capturePorts(list []string) (host string, ids, announce []frame.PortID, err error) {
+// captureSources takes the host's name off those of ports, and interfaces of the
+// host out of them.
+func (d *Daemon) captureSources(list []string) (ports, devs []string, err error) {
+	d.mu.Lock()
+	host := d.eff.Host
+	d.mu.Unlock()
+	for _, name := range list {
+		name = strings.TrimPrefix(name, host+"/")
+		dev, ok := strings.CutPrefix(name, devicePrefix)
+		switch {
+		case !ok:
+			ports = append(ports, name)
+		case dev == "":
+			return nil, nil, api.Errorf(api.CodeInvalid, "port %q: want %sNAME with the name of an interface", clip(name), devicePrefix)
+		case !slices.Contains(devs, dev):
+			devs = append(devs, dev)
+		}
+	}
+	return ports, devs, nil
+}
+
+// capturePorts resolves names, beside so many interfaces of the host; announce is
+// all ports when none is named.
+func (d *Daemon) capturePorts(list []string, devs int) (host string, ids, announce []frame.PortID, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	host = d.eff.Host
+	for i := range devs {
+		ids = append(ids, capture.Device(i))
+	}
 	for _, name := range list {
-		name = strings.TrimPrefix(name, host+"/")
 		id := d.portID(name)
 		if id == 0 && name != strangers {
 			return "", nil, nil, d.noPort(name)
@@ -118,9 +172,9 @@ func (d *Daemon) capturePorts(list []string) (host string, ids, announce []frame
 }
 
 // describe says what a pcapng tells about a port.
-func (d *Daemon) describe(host string, r api.CaptureRequest) func(frame.PortID) capture.Interface {
+func (d *Daemon) describe(host string, names capture.Names, r api.CaptureRequest) func(frame.PortID) capture.Interface {
 	return func(id frame.PortID) capture.Interface {
-		name := d.captureNames().Port(id)
+		name := names.Port(id)
 		i := capture.Interface{Name: host + "/" + name, Filter: r.Filter, Snap: r.Snaplen}
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -128,6 +182,8 @@ func (d *Daemon) describe(host string, r api.CaptureRequest) func(frame.PortID) 
 			switch {
 			case id == capture.Strangers:
 				i.Description = "datagrams that the tunnel refused and knows no peer for, with their outer headers"
+			case id > frame.MaxPortID:
+				i.Description = "interface of the host: packets as its kernel handles them, which may be longer than the MTU and lack checksums"
 			case strings.HasPrefix(name, peerPrefix):
 				i.Description = "tunnel peer: frames without their outer headers, refused datagrams with them"
 			}
@@ -164,8 +220,11 @@ func (*captureLines) Port(frame.PortID) error { return nil }
 func (l *captureLines) Packet(p *capture.Packet, lost uint64) error {
 	c := api.Captured{
 		Kind: "packet", Time: p.Time, Host: l.host, Port: l.names.Port(p.Port), Direction: p.Direction.String(), Length: p.Len,
-		Network: l.names.Network(p.Verdict.VID), VLAN: int(p.Verdict.VID), Action: p.Verdict.Action.String(), Reason: p.Verdict.Reason.String(),
+		Network: l.names.Network(p.Verdict.VID), VLAN: int(p.Verdict.VID),
 		Decision: p.Decision, Note: p.Note, Data: hex.EncodeToString(p.Data), Lost: lost,
+	}
+	if p.Verdict != (frame.Verdict{}) {
+		c.Action, c.Reason = p.Verdict.Action.String(), p.Verdict.Reason.String()
 	}
 	if p.Refused != frame.ReasonNone {
 		c.Refused = p.Refused.String()

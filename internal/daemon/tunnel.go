@@ -122,7 +122,7 @@ func (d *Daemon) addPeers(s *vswitch.Spec) {
 	for _, p := range d.tunnelSpec(d.eff).Peers {
 		if q := d.vtep.Peer(p.ID); q != nil {
 			s.Ports = append(s.Ports, vswitch.Port{
-				ID: p.ID, Name: peerPrefix + p.Name, Queue: q, Tagged: p.VIDs, Group: tunnel.Group, OwnMTU: true,
+				ID: p.ID, Name: peerPrefix + p.Name, Queue: q, Tagged: p.VIDs, Group: tunnel.Group, OwnMTU: true, Bare: true,
 			})
 		}
 	}

@@ -133,7 +133,7 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		return nil, err
 	}
 	d.sw = sw
-	d.frames = newFrameWatch(d.hub.publish, d.captureNames())
+	d.frames = newFrameWatch(d.hub.publish, d.captureNames(nil))
 	d.hub.onFrame = func(watched bool) {
 		if watched {
 			d.observe(d.frames.ring)

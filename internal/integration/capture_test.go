@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -463,7 +464,32 @@ func TestCaptureExtcap(t *testing.T) {
 	if t.Failed() {
 		t.Log(errs.String())
 	}
-	if out := n.cli("extcap", "--extcap-interface", "tapestry", "--extcap-capture-filter", "hots"); !strings.Contains(out, "column 1") {
-		t.Errorf("a bad filter: %q", out)
+	// Each call as Wireshark makes it.
+	for _, c := range []struct{ args, want string }{
+		{"--extcap-interfaces --extcap-version=4.2", "interface {value=tapestry-dev:lo}{display=h128/dev/lo}"},
+		{"--extcap-interface tapestry-c1 --extcap-dlts", "dlt {number=1}{name=EN10MB}{display=Ethernet}"},
+		{"--extcap-interface tapestry-c1 --extcap-config", ""},
+		{"--extcap-interface tapestry --extcap-capture-filter hots", "column 1"},
+		{"--extcap-interface tapestry --extcap-capture-filter tcp", ""},
+	} {
+		if out := n.cli(append([]string{"extcap"}, strings.Fields(c.args)...)...); c.want == "" && out != "" || !strings.Contains(out, c.want) {
+			t.Errorf("extcap %s: got %q, want %q", c.args, out, c.want)
+		}
 	}
+	fifo := filepath.Join(n.dir, "wireshark.fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := n.follow("extcap", "--capture", "--extcap-interface", "tapestry-dev:lo", "--fifo", fifo, "--extcap-capture-filter", "udp")
+	reader, err := os.Open(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(reader, head); err != nil || string(head) != "\x0a\x0d\x0d\x0a" {
+		t.Errorf("the FIFO begins with % x, %v; want a pcapng's section header", head, err)
+	}
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // as Wireshark ends it
+	n.until("the extcap to end", c.done)
 }

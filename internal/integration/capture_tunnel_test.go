@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
 )
 
 // sayFrom sends one datagram from an address of a namespace.
@@ -92,5 +93,55 @@ ports: {c1: {tap: {netns: `+c.Name()+`, address: [10.1.0.2/24], mac: "02:00:00:0
 	})
 	if want := "tunnel/unknown in   00:00:00:00:00:00 > 00:00:00:00:00:00 IPv4 127.0.0.3 > 127.0.0.1 ttl 64 UDP 50000 > 4789 length 25 VXLAN VNI 10010 | 02:00:00:00:00:09 > ff:ff:ff:ff:ff:ff type 0x88b5  (67 octets)  drop unknown_peer\n"; !strings.Contains(live.out.String(), want) {
 		t.Errorf("got  %swant %s", live.out.String(), want)
+	}
+}
+
+// TestCaptureUnderlay: an interface of the host beside ports and peers in one
+// file, each packet at its time: inside, at the peer, on the wire, and back.
+func TestCaptureUnderlay(t *testing.T) {
+	netnstest.Require(t, "tshark", "packet")
+	f := newFabric(t, 2)
+	config := f.file(false, 4789, 1, 2)
+	one := f.up(1, config)
+	f.up(2, config)
+	f.meet(1, 2)
+	file := filepath.Join(one.dir, "f.pcapng")
+	r := one.record(file, "--port", "c1", "--port", "peer/h2", "--port", "dev/"+wiretest.Interface, "--filter", "icmp or (vxlan and icmp)")
+	ping(t, f.hosts[0].container, "10.1.0.2", 3)
+	one.grows(file, "icmp", 18)
+	if out := r.stop(); !strings.Contains(out, ", 0 lost") {
+		t.Errorf("the command says %q", out)
+	}
+	host := fields(t, file, "frame.interface_name")[0]
+	host, _, _ = strings.Cut(host, "/")
+	const in, out = "0x00000001", "0x00000002"
+	local, peer, dev := host+"/c1|", host+"/peer/h2|", host+"/dev/"+wiretest.Interface+"|"
+	want := []string{
+		local + in + "||8", peer + out + "||8", dev + out + "|10010|8",
+		dev + in + "|10010|0", peer + in + "||0", local + out + "||0",
+	}
+	got := fields(t, file, "frame.interface_name", "frame.packet_flags_direction", "vxlan.vni", "icmp.type")
+	for i, line := range got {
+		if i < 18 && line != want[i%6] {
+			t.Errorf("packet %d is %s, want %s", i+1, line, want[i%6])
+		}
+	}
+	last := ""
+	for i, at := range fields(t, file, "frame.time_epoch") {
+		if at < last {
+			t.Errorf("packet %d has the time %s, after %s", i+1, at, last)
+		}
+		last = at
+	}
+	if t.Failed() {
+		t.Logf("the file:\n%s", strings.Join(got, "\n"))
+	}
+	for _, c := range []struct {
+		port, want string
+		code       int
+	}{{"dev/none0", "hint: `ip link` in the switch's namespace", 5}, {"dev/", "want dev/NAME", 2}, {"dev/a/b", "interface name", 2}} {
+		if _, errs, code := one.try("capture", "--port", c.port); code != c.code || !strings.Contains(errs, c.want) {
+			t.Errorf("%s: exit %d, %s; want %d and %q", c.port, code, errs, c.code, c.want)
+		}
 	}
 }
