@@ -41,6 +41,26 @@ func (p *Program) String() string { return p.text }
 // is the caller's.
 func (p *Program) Instructions() []bpf.Instruction { return slices.Clone(p.ins) }
 
+// Socket returns a program for a packet socket. The kernel takes the outer tag out
+// before its program sees a packet, so all that had one pass: who reads the socket
+// puts the tag back and asks Match again.
+func (p *Program) Socket() []bpf.RawInstruction {
+	return append([]bpf.RawInstruction{
+		must(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent}),
+		must(bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}),
+		must(bpf.RetConstant{Val: accept}),
+	}, p.raw...)
+}
+
+// must assembles an instruction that is right.
+func must(i bpf.Instruction) bpf.RawInstruction {
+	raw, err := i.Assemble()
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
 // Match reports whether the frame with the octets data matches.
 //
 // Hot path: no allocation.

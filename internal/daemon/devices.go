@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/bpf"
-
 	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/filter"
 	"github.com/tapestry-net/tapestry/internal/api"
@@ -43,9 +41,13 @@ func (d *Daemon) openDevices(names []string, p *filter.Program) (*devices, error
 			return nil, noDevice(name, err)
 		}
 		i := slices.IndexFunc(all, func(i keeper.Interface) bool { return i.Name == name })
-		// Where there is no Ethernet header the program's offsets are others.
-		ethernet := i >= 0 && (all[i].Loop || all[i].MAC != frame.MAC{})
-		s, err := watch.New(fd, watch.Options{Filter: inKernel(p, ethernet)})
+		var o watch.Options
+		// Where there is no Ethernet header the program's offsets are others, and
+		// the ring alone judges.
+		if p != nil && i >= 0 && (all[i].Loop || all[i].MAC != frame.MAC{}) {
+			o.Filter = p.Socket()
+		}
+		s, err := watch.New(fd, o)
 		if err != nil {
 			v.close()
 			return nil, fmt.Errorf("capture %s%s: %w", devicePrefix, name, err)
@@ -61,25 +63,6 @@ func noDevice(name string, err error) error {
 		e.Hint = "`ip link` in the switch's namespace lists the interfaces"
 	}
 	return e
-}
-
-// inKernel is p for a packet socket, nil for everything. The kernel takes the tag
-// out before the program sees the packet, so all that had one pass, and the ring
-// judges again.
-func inKernel(p *filter.Program, ethernet bool) []bpf.RawInstruction {
-	if p == nil || !ethernet {
-		return nil
-	}
-	const all = 1 << 18
-	raw, err := bpf.Assemble(append([]bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
-		bpf.RetConstant{Val: all},
-	}, p.Instructions()...))
-	if err != nil {
-		return nil
-	}
-	return raw
 }
 
 // name is what a capture calls interface id, which is a Device.
