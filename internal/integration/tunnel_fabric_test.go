@@ -13,6 +13,7 @@ import (
 // nothing; a container moves to another host; strangers are counted and teach
 // nothing.
 func TestFabric(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, 4)
 	one, two := f.up(1, f.file(false, 4789, 1, 2)), f.up(2, f.file(false, 4789, 1, 2))
 	f.meet(1, 2)
@@ -118,6 +119,7 @@ func (f *fabric) moves(one, two, three *node) {
 // its addresses along, and comes back by itself. A restarted worker knows its
 // stations still.
 func TestFabricPeerRestarts(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, 2)
 	config := f.file(true, 8472, 1, 2)
 	one, two := f.up(1, config), f.up(2, config)
@@ -153,6 +155,7 @@ func TestFabricPeerRestarts(t *testing.T) {
 // corrupt, and then are cut: none is delivered twice or changed, and all hosts
 // conserve.
 func TestFabricFaults(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, 2)
 	config := f.file(false, 4789, 1, 2)
 	one := f.up(1, config)
@@ -187,28 +190,4 @@ func TestFabricFaults(t *testing.T) {
 	if s := f.lan.Counts(); s.Lost == 0 || s.Corrupted == 0 || s.Reordered == 0 || s.Cut == 0 {
 		t.Errorf("the wires were too good: %+v", s)
 	}
-}
-
-// TestFabricPathMTU narrows the way to a peer: peer ls shows it, and a station
-// that sends too much with DF hears of it.
-func TestFabricPathMTU(t *testing.T) {
-	f := newFabric(t, 2)
-	config := f.file(false, 4789, 1, 2)
-	one := f.up(1, config)
-	f.up(2, config)
-	f.meet(1, 2)
-	ping(t, f.hosts[0].container, "10.1.0.2", 1, "-M", "do", "-s", "1422")
-	f.hosts[1].underlay.Run("ip", "link", "set", wiretest.Interface, "mtu", "1480")
-	one.until("the path is found narrower", func() bool { m := one.peers()["h2"].MTU; return m >= 1430 && m < 1450 })
-	out, err := f.hosts[0].container.Try("ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s", "1422", "10.1.0.2")
-	if err == nil || !strings.Contains(out, "mtu") {
-		t.Errorf("ping of 1450 octets with DF over a path narrower: %v\n%s", err, out)
-	}
-	f.exchange(1, 2)
-	var s api.Status
-	one.json(&s, "status")
-	if len(s.Problems) != 1 || !strings.Contains(s.Problems[0].What, "h2") {
-		t.Errorf("problems: %+v", s.Problems)
-	}
-	conserved(t, one)
 }

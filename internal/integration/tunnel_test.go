@@ -12,6 +12,7 @@ import (
 // TestTwoHosts is one file, but for its ports, on two hosts: a network between
 // them, over a restart of either worker, and as long as the tunnel is configured.
 func TestTwoHosts(t *testing.T) {
+	t.Parallel()
 	a, b := netnstest.New(t), netnstest.New(t)
 	file := func(host, listen, port string) string {
 		return fmt.Sprintf(`

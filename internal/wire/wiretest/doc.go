@@ -4,7 +4,7 @@
 //
 //	end A ── offered ──> fate by seed ──> held until due ──> delivered ──> end B
 //	                       │                │                  │
-//	                     Lost, Cut        Full              Refused
+//	              Lost, Cut, TooLong      Full              Refused
 //
 // An end keeps packets apart: one Read is one packet, so is one Write. There
 // are ends in memory (Pipe), UDP sockets (UDP) and interfaces (Device), and
@@ -19,8 +19,8 @@
 //
 // # Conservation
 //
-// Offered + Duplicated = Lost + Cut + Full + Refused + Delivered + Held, at any
-// moment.
+// Offered + Duplicated = Lost + Cut + TooLong + Full + Refused + Delivered +
+// Held, at any moment.
 //
 // # Concurrency
 //

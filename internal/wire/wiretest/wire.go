@@ -23,6 +23,7 @@ type Link struct {
 	HoldBack time.Duration // 0 = 10 ms
 	Rate     int           // octets a second; 0 = without limit
 	Queue    int           // octets under way at most; 0 = 4 MiB
+	Longest  int           // octets of a packet that passes; longer ones vanish without a word; 0 = any
 }
 
 // Counts is what a way has done, in packets.
@@ -31,6 +32,7 @@ type Counts struct {
 	Lost       uint64 // by Loss
 	Cut        uint64 // while the wire was cut
 	Full       uint64 // by Queue
+	TooLong    uint64 // by Longest
 	Duplicated uint64 // additional copies
 	Corrupted  uint64 // delivered, but not as they were
 	Reordered  uint64 // held back
@@ -42,14 +44,14 @@ type Counts struct {
 // Plus is the sum of both.
 func (c Counts) Plus(d Counts) Counts {
 	return Counts{
-		c.Offered + d.Offered, c.Lost + d.Lost, c.Cut + d.Cut, c.Full + d.Full, c.Duplicated + d.Duplicated,
+		c.Offered + d.Offered, c.Lost + d.Lost, c.Cut + d.Cut, c.Full + d.Full, c.TooLong + d.TooLong, c.Duplicated + d.Duplicated,
 		c.Corrupted + d.Corrupted, c.Reordered + d.Reordered, c.Refused + d.Refused, c.Delivered + d.Delivered, c.Held + d.Held,
 	}
 }
 
 // Missing is how many copies the law of conservation doesn't account for: 0.
 func (c Counts) Missing() int {
-	return int(c.Offered + c.Duplicated - c.Lost - c.Cut - c.Full - c.Refused - c.Delivered - c.Held)
+	return int(c.Offered + c.Duplicated - c.Lost - c.Cut - c.Full - c.TooLong - c.Refused - c.Delivered - c.Held)
 }
 
 // Way is a direction.
@@ -217,6 +219,9 @@ func (v *way) offer(b []byte) {
 	switch {
 	case v.cut:
 		c.Cut++
+		return
+	case v.link.Longest > 0 && len(b) > v.link.Longest:
+		c.TooLong++
 		return
 	case f.Lost:
 		c.Lost++

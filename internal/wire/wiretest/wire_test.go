@@ -189,6 +189,14 @@ func TestCutAndFull(t *testing.T) {
 	}
 }
 
+func TestTooLong(t *testing.T) {
+	// All have 11 octets.
+	got, c, _ := carry(t, 5, 20, func(w *wiretest.Wire, i int) { w.Set(wiretest.Link{Longest: 11 - i/10}) })
+	if len(got) != 10 || c.TooLong != 10 || c.Missing() != 0 {
+		t.Errorf("%d arrived, %d were too long; want 10 each: %+v", len(got), c.TooLong, c)
+	}
+}
+
 // TestConservation holds for any Link.
 func TestConservation(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -198,6 +206,7 @@ func TestConservation(t *testing.T) {
 			Loss: p.Draw(rt, "loss"), Duplicate: p.Draw(rt, "duplicate"), Corrupt: p.Draw(rt, "corrupt"), Reorder: p.Draw(rt, "reorder"),
 			Delay: time.Duration(ms.Draw(rt, "delay")) * time.Millisecond, Jitter: time.Duration(ms.Draw(rt, "jitter")) * time.Millisecond,
 			Rate: rapid.SampledFrom([]int{0, 1000, 100000}).Draw(rt, "rate"), Queue: rapid.SampledFrom([]int{0, 50}).Draw(rt, "queue"),
+			Longest: rapid.SampledFrom([]int{0, 10, 11}).Draw(rt, "longest"),
 		}
 		got, c, _ := carry(t, rapid.Uint64().Draw(rt, "seed"), 50, always(l))
 		if c.Missing() != 0 || c.Held != 0 || c.Offered != 50 || c.Delivered != uint64(len(got)) {
