@@ -3,10 +3,8 @@ package integration_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tapestry-net/tapestry/internal/api"
-	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
 )
 
 // TestFabric is one file on every host: a third joins under traffic, which loses
@@ -137,10 +135,7 @@ func TestFabricPeerRestarts(t *testing.T) {
 	one.sees("h2")
 
 	two.kill()
-	one.until("h2 is down", func() bool { return one.peers()["h2"].State == "down" })
-	if n := one.peers()["h2"].Entries; n != 0 {
-		t.Errorf("%d addresses of a peer that is down", n)
-	}
+	one.until("h2 is down, and its addresses are gone", func() bool { p := one.peers()["h2"]; return p.State == "down" && p.Entries == 0 })
 	var s api.Status
 	one.json(&s, "status")
 	if s.Peers.Down != 1 || len(s.Problems) != 1 || s.Problems[0].Hint == "" {
@@ -149,45 +144,4 @@ func TestFabricPeerRestarts(t *testing.T) {
 	two.up()
 	f.meet(2, 1)
 	one.sees("h2")
-}
-
-// TestFabricFaults runs numbered datagrams over wires that lose, reorder and
-// corrupt, and then are cut: none is delivered twice or changed, and all hosts
-// conserve.
-func TestFabricFaults(t *testing.T) {
-	t.Parallel()
-	f := newFabric(t, 2)
-	config := f.file(false, 4789, 1, 2)
-	one := f.up(1, config)
-	f.up(2, config)
-	f.meet(1, 2)
-	one.sees("h2")
-	// The first frames met a host that wasn't there yet.
-	lostTX, lostRX := f.between()
-	if r := f.count(2, 500); r != (counted{once: 500}) {
-		t.Errorf("over good wires: %+v", r)
-	}
-	if sent, received := f.between(); sent-lostTX != received-lostRX {
-		t.Errorf("hosts sent each other %d frames and received or refused %d", sent, received)
-	}
-	f.lan.Wires[0].Set(wiretest.Link{Loss: 0.05, Reorder: 0.05, Corrupt: 0.05, Delay: time.Millisecond, HoldBack: 5 * time.Millisecond})
-	r := f.count(2, 2000)
-	if r.twice != 0 || r.other != 0 || r.once == 0 || r.once > 2000 {
-		t.Errorf("of 2000 datagrams %d arrived, %d twice, %d changed", r.once, r.twice, r.other)
-	}
-	if sent, received := f.between(); received > sent {
-		t.Errorf("hosts sent each other %d frames and received or refused %d", sent, received)
-	}
-	f.cut(true)
-	one.until("h2 is down", func() bool { return one.peers()["h2"].State == "down" })
-	for _, w := range f.lan.Wires {
-		w.Set(wiretest.Link{})
-	}
-	f.cut(false)
-	f.meet(1, 2)
-	f.exchange(2, 1)
-	f.conserved()
-	if s := f.lan.Counts(); s.Lost == 0 || s.Corrupted == 0 || s.Reordered == 0 || s.Cut == 0 {
-		t.Errorf("the wires were too good: %+v", s)
-	}
 }

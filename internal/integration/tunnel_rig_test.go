@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
@@ -189,85 +188,5 @@ func (f *fabric) conserved() {
 	}
 	if m := f.lan.Counts().Missing(); m != 0 {
 		f.t.Errorf("the wires lack %d packets", m)
-	}
-}
-
-// between is what the hosts have sent to each other in frames, and received or
-// refused. The two are comparable as long as nobody sent super-frames, which
-// count once where they are cut.
-func (f *fabric) between() (sent, received uint64) {
-	f.t.Helper()
-	f.hosts[0].node.until("no frame moves between hosts", func() bool {
-		var tx, rx uint64
-		for _, h := range f.hosts {
-			if h.node == nil {
-				continue
-			}
-			for _, p := range h.node.peers() {
-				tx, rx = tx+p.TX.Frames, rx+p.RX.Frames
-			}
-			var s api.Stats
-			h.node.json(&s, "stats")
-			rx += s.Refused
-		}
-		still := tx == sent && rx == received
-		sent, received = tx, rx
-		return still
-	})
-	return sent, received
-}
-
-// counted is what became of numbered datagrams.
-type counted struct{ once, twice, other int }
-
-// count sends n numbered datagrams from station 1 to station to, and counts
-// those that arrive until none does for a while.
-func (f *fabric) count(to, n int) (r counted) {
-	f.t.Helper()
-	at := fmt.Sprintf("10.1.0.%d:7100", to)
-	var in net.PacketConn
-	f.hosts[to-1].container.Do(func() (err error) { in, err = net.ListenPacket("udp", at); return err })
-	defer in.Close()
-	var out net.Conn
-	f.hosts[0].container.Do(func() (err error) { out, err = net.Dial("udp", at); return err })
-	defer out.Close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := range n {
-			if _, err := fmt.Fprintf(out, "datagram %d", i); err != nil {
-				f.t.Error(err)
-			}
-			if i%20 == 19 {
-				time.Sleep(time.Millisecond) // the pace of a sender, not a wait for something
-			}
-		}
-	}()
-	want := map[string]bool{}
-	for i := range n {
-		want[fmt.Sprintf("datagram %d", i)] = false
-	}
-	b := make([]byte, 100)
-	for sent := done; ; {
-		_ = in.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		m, _, err := in.ReadFrom(b)
-		if err == nil {
-			before, known := want[string(b[:m])]
-			switch {
-			case !known:
-				r.other++
-			case before:
-				r.twice++
-			default:
-				r.once++
-				want[string(b[:m])] = true
-			}
-			continue
-		}
-		select {
-		case <-sent:
-			return r
-		default:
-		}
 	}
 }
