@@ -21,53 +21,69 @@ func TestTunnelAdmission(t *testing.T) {
 	}
 }
 
+const hostPeer, hostStranger = 2, 3
+
+// refusal is a datagram that a host must refuse, and why.
+type refusal struct {
+	reason string
+	host   int
+	b      []byte
+}
+
+// fromStation9 is a frame of station 9 to station 1's sink.
+func fromStation9(text string) []byte {
+	at := switchtest.Station4(1)
+	at.Port = sinkPort
+	return switchtest.UDPFrame(switchtest.Station4(9), at, []byte(text))
+}
+
+// withHeader is such a frame in network blue with some bits of its header's octet
+// i turned round.
+func withHeader(i int, bits byte, text string) []byte {
+	b := vxlan(10010, fromStation9(text))
+	b[i] ^= bits
+	return b
+}
+
+func refusals() []refusal {
+	inner := fromStation9
+	rows := []refusal{
+		{"unknown_peer", hostStranger, vxlan(10010, inner("from a stranger"))},
+		{"unknown_vni", hostPeer, vxlan(99, inner("of an unknown network"))},
+		{"unknown_vni", hostPeer, vxlan(0, inner("of network 0"))},
+		{"vni_not_allowed", hostPeer, vxlan(10020, inner("of a network that the peer may not carry"))},
+		{"vxlan_flags", hostPeer, withHeader(0, 8, "no I flag")},
+		{"inner_short", hostPeer, nil},
+		{"inner_short", hostPeer, []byte{8, 0, 0}},
+		{"inner_short", hostPeer, vxlan(10010, nil)},
+		{"inner_short", hostPeer, vxlan(10010, inner("cut")[:13])},
+		{"inner_tagged", hostPeer, vxlan(10010, switchtest.Tagged(10, 0, inner("tagged")))},
+		{"inner_tagged", hostPeer, vxlan(10010, switchtest.Tagged(0, 5, inner("priority tag")))},
+	}
+	for _, i := range reservedOctets {
+		for bit := range 8 {
+			if i == 0 && bit == 3 {
+				continue // the I flag
+			}
+			rows = append(rows, refusal{"vxlan_reserved", hostPeer, withHeader(i, 1<<bit, fmt.Sprintf("reserved bit %d of octet %d", bit, i))})
+		}
+	}
+	return rows
+}
+
+// reservedOctets of the header are all but the VNI's.
+var reservedOctets = []int{0, 1, 2, 3, 7}
+
 func testAdmission(t *testing.T, v6 bool) {
-	const peer, stranger = 2, 3
 	f := newFabric(t, 3)
 	config := strings.Replace(f.file(v6, 4789, 1, 2), "10010}}", "10010}, red: {vlan: 20, vni: 10020}}", 1)
 	config = strings.Replace(config, underlayAddr(2, v6)+`:4789"`, underlayAddr(2, v6)+`:4789", networks: [blue]`, 1)
 	one := f.up(1, config)
 	heard := f.sink(1)
 	to := underlayAddr(1, v6) + ":4789"
-	inner := func(text string) []byte {
-		from, at := switchtest.Station4(9), switchtest.Station4(1)
-		at.Port = sinkPort
-		return switchtest.UDPFrame(from, at, []byte(text))
-	}
-	header := func(i int, bits byte, text string) []byte {
-		b := vxlan(10010, inner(text))
-		b[i] ^= bits
-		return b
-	}
-	type row struct {
-		reason string
-		host   int
-		b      []byte
-	}
-	rows := []row{
-		{"unknown_peer", stranger, vxlan(10010, inner("from a stranger"))},
-		{"unknown_vni", peer, vxlan(99, inner("of an unknown network"))},
-		{"unknown_vni", peer, vxlan(0, inner("of network 0"))},
-		{"vni_not_allowed", peer, vxlan(10020, inner("of a network that the peer may not carry"))},
-		{"vxlan_flags", peer, header(0, 8, "no I flag")},
-		{"inner_short", peer, nil},
-		{"inner_short", peer, []byte{8, 0, 0}},
-		{"inner_short", peer, vxlan(10010, nil)},
-		{"inner_short", peer, vxlan(10010, inner("cut")[:13])},
-		{"inner_tagged", peer, vxlan(10010, switchtest.Tagged(10, 0, inner("tagged")))},
-		{"inner_tagged", peer, vxlan(10010, switchtest.Tagged(0, 5, inner("priority tag")))},
-	}
-	for i := range 8 {
-		for bit := range 8 {
-			if i == 0 && bit == 3 || i > 3 && i < 7 {
-				continue // the I flag, the VNI
-			}
-			rows = append(rows, row{"vxlan_reserved", peer, header(i, 1<<bit, fmt.Sprintf("reserved bit %d of octet %d", bit, i))})
-		}
-	}
 	// Each alone, so that it is clear what was counted for what.
 	want, before := api.Drops{}, one.stats().Refused
-	for i, r := range rows {
+	for i, r := range refusals() {
 		f.say(r.host, to, r.b)
 		want[r.reason]++
 		var s api.Stats
@@ -92,29 +108,33 @@ func testAdmission(t *testing.T, v6 bool) {
 		t.Error("a refused frame taught its source")
 	}
 	// A good one comes after all of them.
-	f.say(peer, to, vxlan(10010, inner("good")))
+	f.say(hostPeer, to, vxlan(10010, fromStation9("good")))
 	one.until("a good frame arrives", func() bool { return heard.count("good") == 1 })
 	if all := heard.all(); len(all) != 1 {
 		t.Errorf("delivered: %v", all)
 	}
-	one.until("its source is learned", func() bool { return one.where(9) != "" })
+	one.until("its source is learned", func() bool { return one.where(9) == "h2" })
 	f.conserved()
 
 	one.write(strings.Replace(config, "tunnel:\n", "tunnel:\n  vxlan_reserved: ignore\n", 1))
 	one.cli("apply", "-c", one.config)
-	for i := range 8 {
-		if i > 3 && i < 7 {
-			continue
-		}
-		text := fmt.Sprintf("ignored in octet %d", i)
-		bits := byte(0xff)
+	f.ignoresReserved(one, heard, to)
+}
+
+// ignoresReserved sends a host that is to ignore reserved bits all of them, and a
+// header without the I flag, which counts still.
+func (f *fabric) ignoresReserved(one *node, heard *sink, to string) {
+	f.t.Helper()
+	for _, i := range reservedOctets {
+		text, bits := fmt.Sprintf("ignored in octet %d", i), byte(0xff)
 		if i == 0 {
 			bits = 0xf7 // all but the I flag
 		}
-		f.say(peer, to, header(i, bits, text))
+		f.say(hostPeer, to, withHeader(i, bits, text))
 		one.until(text+" arrives", func() bool { return heard.count(text) == 1 })
 	}
-	f.say(peer, to, header(0, 8, "no I flag still"))
-	one.until("a clear I flag is refused still", func() bool { return one.stats().Drops["vxlan_flags"] == want["vxlan_flags"]+1 })
+	before := one.stats().Drops["vxlan_flags"]
+	f.say(hostPeer, to, withHeader(0, 8, "no I flag still"))
+	one.until("a clear I flag is refused still", func() bool { return one.stats().Drops["vxlan_flags"] == before+1 })
 	f.conserved()
 }
