@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,12 +23,21 @@ type problem struct {
 
 func (c *cli) check() *cobra.Command {
 	var file string
+	var l live
 	cmd := &cobra.Command{
-		Use: "check -c FILE", Short: "Validate a file", Args: args(), DisableFlagsInUseLine: true,
+		Use: "check [-c FILE] [--live]", Short: "Validate a file, or the running switch", Args: args(), DisableFlagsInUseLine: true,
 		Long: "Validates a configuration file and prints every problem as\n" +
-			"FILE:LINE:COL: field: what is wrong. Nothing is touched.",
-		Example: "  tapestry check -c tapestry.yaml",
+			"FILE:LINE:COL: field: what is wrong. Nothing is touched, and no switch is needed.\n\n" +
+			"With --live it compares what there is with what there should be, and names what\n" +
+			"disagrees with the command that mends it: the file, if one is given, with the\n" +
+			"configuration in force; interfaces of the kernel with the ports; the table with ports,\n" +
+			"peers and static entries; the traffic of a moment with the table; what peers send with\n" +
+			"what they may; and the counters with each other. Exit code 1 means that something does.",
+		Example: "  tapestry check -c tapestry.yaml\n  tapestry check --live -c tapestry.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if l.on && file == "" {
+				return c.checkLive(cmd, l, "", nil)
+			}
 			text, err := readFile(cmd, file)
 			if err != nil {
 				return err
@@ -36,6 +46,9 @@ func (c *cli) check() *cobra.Command {
 			list, ok := errors.AsType[config.Errors](err)
 			if err != nil && !ok {
 				return invalid(err)
+			}
+			if l.on && err == nil {
+				return c.checkLive(cmd, l, file, text)
 			}
 			problems := []problem{}
 			for _, e := range list {
@@ -55,6 +68,8 @@ func (c *cli) check() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the file")
+	cmd.Flags().BoolVar(&l.on, "live", false, "compare the running switch with what it should be")
+	cmd.Flags().DurationVar(&l.watch, "for", 2*time.Second, "with --live: how long to look at traffic")
 	return cmd
 }
 

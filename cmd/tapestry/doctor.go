@@ -20,7 +20,8 @@ func (c *cli) doctor() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Check this machine and the running switch", Args: args(),
 		Long: "Checks what the switch needs of this machine, and the running switch. Each finding\n" +
-			"ends with the command that mends it; exit code 1 means that there is one.",
+			"ends with the command that mends it; exit code 1 means that there is one. For traffic,\n" +
+			"and a file, see `tapestry check --live`.",
 		Example: "  tapestry doctor",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list := append(machine(), c.running(cmd)...)
@@ -94,8 +95,16 @@ func (c *cli) running(cmd *cobra.Command) []finding {
 	if s.Version != version {
 		list = append(list, finding{What: "the running switch is " + s.Version + ", this program " + version, Hint: "tapestry upgrade"})
 	}
-	for _, p := range s.Problems {
-		list = append(list, finding{What: p.What, Hint: p.Hint})
+	r, err := c.client().Check(cmd.Context(), api.CheckRequest{})
+	if err != nil {
+		for _, p := range s.Problems {
+			list = append(list, finding{What: p.What, Hint: p.Hint})
+		}
+		e := api.AsError(err)
+		return append(list, finding{What: e.Msg, Hint: e.Hint})
+	}
+	for _, f := range r.Findings {
+		list = append(list, finding{What: f.What, Hint: f.Hint})
 	}
 	return list
 }

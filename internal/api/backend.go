@@ -29,6 +29,8 @@ type Backend interface {
 	Detach(ctx context.Context, r DetachRequest) error
 	Flush(r FlushRequest) (FlushReply, error)
 	Explain(r ExplainRequest) (ExplainReply, error)
+	// Check compares what there is with what there should be.
+	Check(ctx context.Context, r CheckRequest) (CheckReply, error)
 	Upgrade(ctx context.Context) (UpgradeReply, error)
 
 	// Events returns a stream that ends when ctx does. A reader that is too

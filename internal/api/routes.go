@@ -54,6 +54,7 @@ func (s *Server) routes() http.Handler {
 	historyRoutes(b, ask)
 	happenedRoutes(b, ask)
 
+	s.checkRoute(mux)
 	order(s, mux, "apply", b.Apply)
 	order(s, mux, "item", b.Item)
 	order(s, mux, "attach", b.Attach)

@@ -31,6 +31,7 @@ var tiers = map[string]int{
 	"internal/netns":        2,
 	"internal/journal":      2,
 	"internal/watch":        2,
+	"internal/audit":        2,
 	"switch":                3,
 	"tunnel":                3,
 	"capture":               3,

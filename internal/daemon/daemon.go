@@ -54,6 +54,9 @@ type Daemon struct {
 	storms map[frame.PortID]*stormAt      // that have begun and are not over
 	peers  map[frame.PortID]tunnel.Status // as last told
 
+	lately  map[refusedBy]refusedLately // what the tunnel refused in the last minute
+	refused map[refusedBy]uint64        // its counters as last read
+
 	// flapping are the groups of flapping stations as last told, and moves the
 	// table's counter then; the health watch's own.
 	flapping map[string]api.Flap

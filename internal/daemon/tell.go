@@ -153,12 +153,8 @@ func (d *Daemon) tellPeer(s tunnel.Status, at time.Time) {
 // watchPeers tells what the tunnel's own events leave out, and forgets peers
 // that have gone.
 func (d *Daemon) watchPeers(now time.Time) {
-	d.mu.Lock()
-	var list []tunnel.Status
-	if d.vtep != nil {
-		list = d.vtep.Status()
-	}
-	d.mu.Unlock()
+	list := d.peerList()
+	d.noteRefused(list, now)
 	there := map[frame.PortID]bool{}
 	for _, s := range list {
 		there[s.ID] = true
@@ -169,6 +165,16 @@ func (d *Daemon) watchPeers(now time.Time) {
 	d.cutsMu.Lock()
 	defer d.cutsMu.Unlock()
 	maps.DeleteFunc(d.peers, func(id frame.PortID, _ tunnel.Status) bool { return !there[id] })
+}
+
+// peerList is the state of all peers.
+func (d *Daemon) peerList() []tunnel.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.vtep == nil {
+		return nil
+	}
+	return d.vtep.Status()
 }
 
 // watchFlaps tells which stations begin to flap and which have stopped, one

@@ -44,10 +44,12 @@ type Interface struct {
 	MAC       frame.MAC      `json:"mac"`  // zero = it has none
 	MTU       int            `json:"mtu"`
 	Up        bool           `json:"up"`
+	Carrier   bool           `json:"carrier"`
 	Loop      bool           `json:"loop,omitempty"`
 	Master    int            `json:"master,omitempty"`    // index of the bridge or bond that it belongs to
 	Port      string         `json:"port,omitempty"`      // the port of this switch whose mark it bears
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // at most maxAddresses of them
+	Redirect  int            `json:"redirect,omitempty"`  // in the daemon's own namespace: index of the interface that our tc filter takes its frames to
 }
 
 func (p *Place) validate(what string) error {
@@ -119,15 +121,16 @@ func (k *keeper) interfaces(r *InterfacesRequest) (reply, []int, error) {
 	}
 	var rep reply
 	err := k.inside(r.Place, func() (err error) {
-		rep.Interfaces, rep.More, err = interfacesOf(r.After, k.opts.Instance)
+		rep.Interfaces, rep.More, err = interfacesOf(r.After, k.opts.Instance, r.Port == "")
 		return err
 	})
 	return rep, nil, err
 }
 
 // interfacesOf lists interfaces of the calling thread's namespace by index, as
-// many as one message takes, and whether there are more.
-func interfacesOf(after int, instance string) (page []Interface, more bool, err error) {
+// many as one message takes, and whether there are more. With own it looks for our
+// tc filters, too.
+func interfacesOf(after int, instance string, own bool) (page []Interface, more bool, err error) {
 	c, err := link.Open(nil)
 	if err != nil {
 		return nil, false, err
@@ -148,6 +151,11 @@ func interfacesOf(after int, instance string) (page []Interface, more bool, err 
 			continue
 		}
 		i := describe(l, instance, addresses[l.Index])
+		if own && (l.Kind == "veth" || l.Kind == "tuntap") {
+			if i.Redirect, err = c.SplicedTo(l.Index); err != nil {
+				return nil, false, err
+			}
+		}
 		b, err := json.Marshal(i)
 		if err != nil {
 			return nil, false, fmt.Errorf("list interface %d: %w", l.Index, err)
@@ -162,7 +170,7 @@ func interfacesOf(after int, instance string) (page []Interface, more bool, err 
 
 func describe(l link.Link, instance string, addresses []netip.Prefix) Interface {
 	i := Interface{
-		Index: l.Index, Name: l.Name, Kind: l.Kind, MAC: l.MAC, MTU: l.MTU, Up: l.Up, Loop: l.Loop, Master: l.Master,
+		Index: l.Index, Name: l.Name, Kind: l.Kind, MAC: l.MAC, MTU: l.MTU, Up: l.Up, Carrier: l.Alive, Loop: l.Loop, Master: l.Master,
 		Addresses: addresses[:min(len(addresses), maxAddresses)],
 	}
 	if l.Owner.Instance == instance && nameOK(l.Owner.Port) {

@@ -73,7 +73,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(all, func(i keeper.Interface) bool { return i.Index == p.Ifindex })
-	if i < 0 || all[i].Name != "eth0" || all[i].Kind != "tuntap" || all[i].Port != "c1" || all[i].MAC != p.MAC ||
+	if i < 0 || all[i].Name != "eth0" || all[i].Kind != "tuntap" || all[i].Port != "c1" || !all[i].Carrier || all[i].MAC != p.MAC ||
 		!slices.Contains(all[i].Addresses, c1.Addresses[0]) {
 		t.Errorf("got %+v, want eth0 of port c1 as it was made", all)
 	}

@@ -146,6 +146,26 @@ func TestSpliceRefusesABridgePort(t *testing.T) {
 	}
 }
 
+// TestSplicedTo: the filter is found as long as it is there, and only ours.
+func TestSplicedTo(t *testing.T) {
+	netnstest.Require(t, "tc")
+	host, _, hc, _, h, _ := pair(t)
+	check := func(want int) {
+		t.Helper()
+		if got, err := hc.SplicedTo(h.Index); err != nil || got != want {
+			t.Errorf("got %d, %v; want %d", got, err, want)
+		}
+	}
+	check(0)
+	if err := hc.Splice(h, h); err != nil {
+		t.Fatal(err)
+	}
+	check(h.Index)
+	host.Run("tc", "filter", "del", "dev", "h0", "ingress")
+	host.Run("tc", "filter", "add", "dev", "h0", "ingress", "protocol", "all", "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "mirror", "dev", "lo")
+	check(0)
+}
+
 func TestUnspliceLeavesWhatOthersAdded(t *testing.T) {
 	netnstest.Require(t, "tc")
 	host, _, hc, _, h, _ := pair(t)

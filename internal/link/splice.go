@@ -69,6 +69,30 @@ func ingressFilter(index int) netlink.FilterAttrs {
 	}
 }
 
+// SplicedTo returns the number of the interface that our filter on interface
+// index takes frames to, 0 when there is no such filter.
+func (c *Conn) SplicedTo(index int) (int, error) {
+	filters, err := dump(func() ([]netlink.Filter, error) { return c.h.FilterList(ref(index), netlink.HANDLE_MIN_INGRESS) })
+	if absent(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("list filters of interface %d: %w", index, err)
+	}
+	for _, f := range filters {
+		u, ok := f.(*netlink.U32)
+		if !ok || u.Priority != splicePriority {
+			continue
+		}
+		for _, a := range u.Actions {
+			if m, ok := a.(*netlink.MirredAction); ok {
+				return m.Ifindex, nil
+			}
+		}
+	}
+	return 0, nil
+}
+
 // Unsplice takes our filter off an interface, and the clsact qdisc with it when
 // nobody else has a filter there. What is gone already is no error.
 func (c *Conn) Unsplice(index int) error {

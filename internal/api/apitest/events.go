@@ -1,6 +1,7 @@
 package apitest
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -23,4 +24,19 @@ func (s *Switch) Happened(r api.HappenedRequest) []api.Event {
 			r.Port != "" && r.Port != e.Port && !whole || r.Peer != "" && r.Peer != e.Peer && !whole
 	})
 	return out[max(0, len(out)-r.Limit):]
+}
+
+// Check implements api.Backend. The status' problems are what it finds, and an
+// MTU while there are some.
+func (s *Switch) Check(_ context.Context, r api.CheckRequest) (api.CheckReply, error) {
+	if err := s.note(r); err != nil {
+		return api.CheckReply{}, err
+	}
+	reply := api.CheckReply{Ports: 2, Peers: 1, Entries: 1, Frames: r.WatchMS, WatchedS: float64(r.WatchMS) / 1000}
+	for _, p := range s.Status().Problems {
+		reply.Findings = append(reply.Findings, api.Finding{Area: "status", What: p.What, Hint: p.Hint},
+			api.Finding{Area: "kernel", Subject: "port c1", What: "port c1: interface eth0 has MTU 1400, its network wants 1450", Want: "1450", Got: "1400",
+				Hint: "ip netns exec c1 ip link set eth0 mtu 1450"})
+	}
+	return reply, nil
 }
