@@ -188,7 +188,7 @@ func TestCheckLivePeer(t *testing.T) {
 	f := newFabric(t, 2)
 	config := f.file(false, 8472, 1, 2)
 	one := f.up(1, config)
-	two := f.up(2, strings.Replace(config, "10010", "10020", 1))
+	f.up(2, strings.Replace(config, "10010", "10020", 1))
 	one.until("h2 is up", func() bool { return one.peers()["h2"].State == "up" })
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
