@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/switchtest"
 	"github.com/tapestry-net/tapestry/tunnel"
@@ -34,6 +35,9 @@ func TestExplainPeer(t *testing.T) {
 	h.local.Tagged = []frame.VID{green}
 	far := newVTEP(t, "127.0.0.2:0", h.tun.Listen())
 	id := h.peer(far.at(), blue, green)
+	if err := h.tun.OpenAll(); err != nil { // no flow changes its port later
+		t.Fatal(err)
+	}
 	long := switchtest.UDPFrame(bob, alice, make([]byte, 1500))
 	for _, c := range []struct {
 		name string
@@ -128,5 +132,46 @@ func TestExplainArrival(t *testing.T) {
 	}
 	if got := h.tun.Refused(); got != (tunnel.Drops{}) {
 		t.Errorf("explaining counts: %v", got)
+	}
+}
+
+// untold are the reasons that no explanation gives, and why.
+var untold = map[frame.Reason]string{
+	frame.QueueFull:           "only the kernel knows whether a receiver reads",
+	frame.BadRecord:           "an explained datagram is not encrypted",
+	frame.Replayed:            "an explained datagram is not encrypted",
+	frame.TTLExceeded:         "no router but the host's own",
+	frame.NoRoute:             "no router but the host's own",
+	frame.Martian:             "no router but the host's own",
+	frame.BadChecksum:         "no router but the host's own",
+	frame.NeighbourUnresolved: "no router but the host's own",
+	frame.FragNeeded:          "no router but the host's own",
+}
+
+// TestEveryReasonIsExplained: each reason is one that TestExplainForetells must
+// meet, is asked for here, or is known to be beyond what can be foretold.
+func TestEveryReasonIsExplained(t *testing.T) {
+	h, _ := loopHost(t, nil)
+	asked := map[frame.Reason]vswitch.Explanation{
+		frame.TooLong:  h.sw.Explain(1, frame.Frame{Data: make([]byte, frame.MaxLen)}),
+		frame.PortDown: h.sw.Explain(99, frame.Frame{Data: hello}),
+	}
+	for r, x := range asked {
+		if x.Verdict.Reason != r {
+			t.Errorf("got %v, want %v", x.Verdict.Reason, r)
+		}
+	}
+	for r := frame.ReasonNone + 1; r < frame.NumReasons; r++ {
+		_, isAsked := asked[r]
+		_, isUntold := untold[r]
+		n := 0
+		for _, is := range []bool{isAsked, isUntold, slices.Contains(foretold, r)} {
+			if is {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%v: met, asked for or untold in %d places, want 1", r, n)
+		}
 	}
 }

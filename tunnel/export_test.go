@@ -5,6 +5,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
 // The pure parts, for tests.
@@ -69,3 +70,25 @@ func (t *Tunnel) Admit(id frame.PortID, b *frame.Batch, datagram []byte, tos uin
 		}
 	}
 }
+
+// OpenAll opens a sending socket for every slot of IPv4, so that no flow changes
+// its port later.
+func (t *Tunnel) OpenAll() error {
+	for slot := range udpio.Slots {
+		if err := t.openSlot(t.pools[0], slot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Assume makes the tunnel take a peer for down, and its path for one that carries
+// inner packets of that size. Nobody may be transmitting.
+func (t *Tunnel) Assume(id frame.PortID, down bool, inner int) {
+	p := t.Peer(id)
+	p.down.Store(down)
+	p.inner.Store(int32(inner))
+}
+
+// Tolerate sets what becomes of reserved bits. No receiver may be at work.
+func (t *Tunnel) Tolerate(m vxlan.Mode) { t.reserved = m }
