@@ -59,8 +59,13 @@ func TestTunnelConservesOverAll(t *testing.T) {
 			}
 		}
 	}
+	bad := wiretest.Link{Loss: 0.03, Duplicate: 0.05, Reorder: 0.05, Delay: time.Millisecond, HoldBack: 4 * time.Millisecond}
 	for _, w := range f.lan.Wires {
-		w.Set(wiretest.Link{Loss: 0.03, Duplicate: 0.05, Reorder: 0.05, Corrupt: 0.05, Delay: time.Millisecond, HoldBack: 4 * time.Millisecond})
+		w.SetWay(wiretest.BToA, bad)
+	}
+	bad.Corrupt = 0.05 // one way: two wrong bits can make a right checksum
+	for _, w := range f.lan.Wires {
+		w.SetWay(wiretest.AToB, bad)
 	}
 	talk(400)
 	f.lan.Wires[2].Cut(true)
