@@ -1,12 +1,17 @@
 package dissect
 
 import (
+	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+
+	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
 // Dissector decodes frames one after the other without allocating layers anew.
@@ -45,8 +50,17 @@ func (d *Dissector) Line(data []byte) string {
 		return fmt.Sprintf("%d octets, no Ethernet header", len(data))
 	}
 	var b strings.Builder
-	for _, l := range d.decoded {
-		d.layer(&b, l)
+	tags := 0
+	for i, l := range d.decoded {
+		switch {
+		case l == layers.LayerTypeDot1Q:
+			d.tagLine(&b, data[frame.HeaderLen+frame.TagLen*tags:])
+			tags++
+		case slices.Contains(d.decoded[i+1:], l): // its layer holds the inner one
+			fmt.Fprintf(&b, " outer %s", l)
+		default:
+			d.layer(&b, l)
+		}
 	}
 	if err != nil {
 		d.unread(&b)
@@ -80,17 +94,22 @@ func (d *Dissector) unread(b *strings.Builder) {
 	}
 }
 
+// tagLine describes the tag whose TCI p begins with. A second tag overwrites the
+// layer of the first, so it is read from its octets.
+func (d *Dissector) tagLine(b *strings.Builder, p []byte) {
+	tci := binary.BigEndian.Uint16(p)
+	fmt.Fprintf(b, " vlan %d", tci&0xfff)
+	if pcp := tci >> 13; pcp != 0 {
+		fmt.Fprintf(b, " pcp %d", pcp)
+	}
+	d.etherType(b, layers.EthernetType(binary.BigEndian.Uint16(p[2:])), 0)
+}
+
 func (d *Dissector) layer(b *strings.Builder, l gopacket.LayerType) {
 	switch l {
 	case layers.LayerTypeEthernet:
 		fmt.Fprintf(b, "%s > %s", d.eth.SrcMAC, d.eth.DstMAC)
 		d.etherType(b, d.eth.EthernetType, d.eth.Length)
-	case layers.LayerTypeDot1Q:
-		fmt.Fprintf(b, " vlan %d", d.tag.VLANIdentifier)
-		if d.tag.Priority != 0 {
-			fmt.Fprintf(b, " pcp %d", d.tag.Priority)
-		}
-		d.etherType(b, d.tag.Type, 0)
 	case layers.LayerTypeARP:
 		d.arpLine(b)
 	case layers.LayerTypeIPv4:
@@ -101,29 +120,38 @@ func (d *Dissector) layer(b *strings.Builder, l gopacket.LayerType) {
 	case layers.LayerTypeIPv6:
 		fmt.Fprintf(b, " IPv6 %s > %s hop limit %d", d.ip6.SrcIP, d.ip6.DstIP, d.ip6.HopLimit)
 	case layers.LayerTypeTCP:
-		fmt.Fprintf(b, " TCP %d > %d %s seq %d", d.tcp.SrcPort, d.tcp.DstPort, tcpFlags(&d.tcp), d.tcp.Seq)
+		d.tcpLine(b)
 	case layers.LayerTypeUDP:
 		fmt.Fprintf(b, " UDP %d > %d length %d", d.udp.SrcPort, d.udp.DstPort, max(int(d.udp.Length)-8, 0))
 	case layers.LayerTypeICMPv4:
-		fmt.Fprintf(b, " ICMP %s", icmp4Name(d.icmp4.TypeCode))
-		if t := d.icmp4.TypeCode.Type(); t == layers.ICMPv4TypeEchoRequest || t == layers.ICMPv4TypeEchoReply {
-			fmt.Fprintf(b, " id %d seq %d", d.icmp4.Id, d.icmp4.Seq)
-		}
+		d.icmp4Line(b)
 	case layers.LayerTypeICMPv6:
-		fmt.Fprintf(b, " ICMPv6 %s", icmp6Name(d.icmp6.TypeCode))
+		d.icmp6Line(b)
 	}
 }
 
 func (d *Dissector) etherType(b *strings.Builder, t layers.EthernetType, length uint16) {
 	switch t {
 	case layers.EthernetTypeARP, layers.EthernetTypeIPv4, layers.EthernetTypeIPv6, layers.EthernetTypeDot1Q:
+	case layers.EthernetTypeQinQ:
+		b.WriteString(" 802.1ad")
 	case layers.EthernetTypeLLC:
-		fmt.Fprintf(b, " 802.3 length %d", length)
+		d.llcLine(b, length)
 	case layers.EthernetTypeLinkLayerDiscovery:
 		b.WriteString(" LLDP")
 	default:
 		fmt.Fprintf(b, " type 0x%04x", uint16(t))
 	}
+}
+
+// llcLine describes an 802.3 frame: of what stands in LLC only spanning tree is
+// common on a bridge (IEEE 802.1Q clause 8.13.3).
+func (d *Dissector) llcLine(b *strings.Builder, length uint16) {
+	if p := d.eth.Payload; len(p) >= 3 && p[0] == 0x42 && p[1] == 0x42 && p[2] == 3 {
+		b.WriteString(" STP")
+		return
+	}
+	fmt.Fprintf(b, " 802.3 length %d", length)
 }
 
 func (d *Dissector) arpLine(b *strings.Builder) {
@@ -134,12 +162,34 @@ func (d *Dissector) arpLine(b *strings.Builder) {
 		fmt.Fprintf(b, " ARP operation %d", d.arp.Operation)
 	case d.arp.Operation == layers.ARPRequest && target == sender:
 		fmt.Fprintf(b, " ARP announce %s", sender)
+	case d.arp.Operation == layers.ARPRequest && sender.IsUnspecified():
+		fmt.Fprintf(b, " ARP probe %s", target) // RFC 5227 clause 1.1
 	case d.arp.Operation == layers.ARPRequest:
 		fmt.Fprintf(b, " ARP who-has %s tell %s", target, sender)
 	case d.arp.Operation == layers.ARPReply && len(d.arp.SourceHwAddress) == 6:
-		fmt.Fprintf(b, " ARP %s is-at %x", sender, d.arp.SourceHwAddress)
+		fmt.Fprintf(b, " ARP %s is-at %s", sender, net.HardwareAddr(d.arp.SourceHwAddress))
 	default:
 		fmt.Fprintf(b, " ARP operation %d", d.arp.Operation)
+	}
+}
+
+// tcpLine shows the acknowledgement where there is one, and how much payload the
+// IP header says there is, however little of it was kept.
+func (d *Dissector) tcpLine(b *strings.Builder) {
+	t := &d.tcp
+	fmt.Fprintf(b, " TCP %d > %d %s seq %d", t.SrcPort, t.DstPort, tcpFlags(t), t.Seq)
+	if t.ACK {
+		fmt.Fprintf(b, " ack %d", t.Ack)
+	}
+	n := 0
+	switch {
+	case slices.Contains(d.decoded, layers.LayerTypeIPv4):
+		n = int(d.ip4.Length) - int(d.ip4.IHL)*4 - int(t.DataOffset)*4
+	case slices.Contains(d.decoded, layers.LayerTypeIPv6) && d.ip6.NextHeader == layers.IPProtocolTCP:
+		n = int(d.ip6.Length) - int(t.DataOffset)*4
+	}
+	if n > 0 {
+		fmt.Fprintf(b, " length %d", n)
 	}
 }
 
@@ -157,43 +207,4 @@ func tcpFlags(t *layers.TCP) string {
 		return "[none]"
 	}
 	return "[" + strings.Join(f, ",") + "]"
-}
-
-func icmp4Name(c layers.ICMPv4TypeCode) string {
-	switch c.Type() {
-	case layers.ICMPv4TypeEchoRequest:
-		return "echo request"
-	case layers.ICMPv4TypeEchoReply:
-		return "echo reply"
-	case layers.ICMPv4TypeDestinationUnreachable:
-		if c.Code() == layers.ICMPv4CodeFragmentationNeeded {
-			return "fragmentation needed"
-		}
-		return fmt.Sprintf("destination unreachable code %d", c.Code())
-	case layers.ICMPv4TypeTimeExceeded:
-		return "time exceeded"
-	}
-	return fmt.Sprintf("type %d code %d", c.Type(), c.Code())
-}
-
-func icmp6Name(c layers.ICMPv6TypeCode) string {
-	switch c.Type() {
-	case layers.ICMPv6TypeEchoRequest:
-		return "echo request"
-	case layers.ICMPv6TypeEchoReply:
-		return "echo reply"
-	case layers.ICMPv6TypeNeighborSolicitation:
-		return "neighbour solicitation"
-	case layers.ICMPv6TypeNeighborAdvertisement:
-		return "neighbour advertisement"
-	case layers.ICMPv6TypeRouterSolicitation:
-		return "router solicitation"
-	case layers.ICMPv6TypeRouterAdvertisement:
-		return "router advertisement"
-	case layers.ICMPv6TypePacketTooBig:
-		return "packet too big"
-	case layers.ICMPv6TypeMLDv1MulticastListenerReportMessage, layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2:
-		return "multicast listener report"
-	}
-	return fmt.Sprintf("type %d code %d", c.Type(), c.Code())
 }

@@ -160,7 +160,7 @@ func dns(b *strings.Builder, p []byte) {
 	if flags&0x8000 == 0 {
 		b.WriteString(" DNS query")
 	} else {
-		fmt.Fprintf(b, " DNS answer code %d, %d records", flags&15, answers)
+		fmt.Fprintf(b, " DNS answer %s", dnsCode(flags&15, answers))
 	}
 	if questions == 0 {
 		return
@@ -176,6 +176,21 @@ func dns(b *strings.Builder, p []byte) {
 		word = fmt.Sprintf("type %d", kind)
 	}
 	fmt.Fprintf(b, " %s %s", word, name)
+}
+
+// dnsCode says how a question was answered (RFC 1035 section 4.1.1).
+func dnsCode(code, answers uint16) string {
+	switch code {
+	case 0:
+		return fmt.Sprintf("%d records", answers)
+	case 2:
+		return "server failure"
+	case 3:
+		return "no such name"
+	case 5:
+		return "refused"
+	}
+	return fmt.Sprintf("error %d", code)
 }
 
 // dnsName reads labels; the first name of a message is never compressed.

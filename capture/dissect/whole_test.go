@@ -30,7 +30,7 @@ var wholes = []struct{ name, hex, want string }{
 	{"dns query", hexEther4 + udp4(40000, 53, "000101000001000000000000"+"03777777"+"076578616d706c65"+"00"+"001c0001"),
 		textEther + "IPv4 10.1.0.2 > 10.1.0.3 ttl 64 UDP 40000 > 53 length 29 DNS query AAAA www.example"},
 	{"dns answer", hexEther4 + udp4(53, 40000, "000181830001000200000000"+"021b5b"+"00"+"00010001"),
-		textEther + `IPv4 10.1.0.2 > 10.1.0.3 ttl 64 UDP 53 > 40000 length 20 DNS answer code 3, 2 records A \x1b[`},
+		textEther + `IPv4 10.1.0.2 > 10.1.0.3 ttl 64 UDP 53 > 40000 length 20 DNS answer no such name A \x1b[`},
 	{"dhcp", hexEther4 + udp4(68, 67, "0101060000000001"+strings.Repeat("00", 228)+"63825363"+"350101"+"0c027762"+"32040a010009"+"ff"),
 		textEther + "IPv4 10.1.0.2 > 10.1.0.3 ttl 64 UDP 68 > 67 length 254 DHCP discover for 10.1.0.9 host wb"},
 	{"destination options", hexEther6 + "60000000001800" + "40" + hexAddrs6 + "3c00010400000000" + "1100010400000000" + "0035003500080000",

@@ -75,7 +75,11 @@ func (l *lexer) next() (token, error) {
 		}
 	}
 	r, _ := utf8.DecodeRuneInString(rest)
-	return token{}, l.errorf(l.pos, "unexpected character %q", r)
+	e := l.errorf(l.pos, "unexpected character %q", r)
+	if r == ',' {
+		return token{}, e.hint("values are joined by `or`, as in `port 80 or 443`")
+	}
+	return token{}, e
 }
 
 // colons reads a MAC or IPv6 address.

@@ -89,6 +89,10 @@ func (p *parser) stray() *Error {
 // unknown says that the current word is none of the language.
 func (p *parser) unknown() *Error {
 	e := p.errorf(p.tok.at, "unknown word %q", p.tok.text)
+	if h, ok := elsewhere[p.tok.text]; ok {
+		e.Hint = h
+		return e
+	}
 	if w := nearest(p.tok.text); w != "" {
 		return e.hint("did you mean %s?", w)
 	}

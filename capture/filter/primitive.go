@@ -314,16 +314,18 @@ func shortNet(n uint32) value {
 func (p *parser) network() (v value, err error) {
 	t := p.tok
 	switch t.kind {
-	case tokNum:
-		return shortNet(t.num), p.advance()
-	case tokAddr4, tokAddr6:
+	case tokNum, tokAddr4, tokAddr6:
 	default:
 		return v, p.errorf(t.at, "unexpected %s: a network such as 10.1.0.0/24 is missing", t.describe())
 	}
 	if err := p.advance(); err != nil {
 		return v, err
 	}
-	length, err := p.prefixLen(t.addr.BitLen())
+	most := 32
+	if t.kind == tokAddr6 {
+		most = 128
+	}
+	length, err := p.prefixLen(most)
 	if err != nil {
 		return v, err
 	}
@@ -336,7 +338,11 @@ func (p *parser) network() (v value, err error) {
 		}
 		return v, nil
 	}
-	v.num, v.mask = short4(t)
+	if t.kind == tokNum {
+		v = shortNet(t.num)
+	} else {
+		v.num, v.mask = short4(t)
+	}
 	switch {
 	case length >= 0:
 		v.mask = uint32(^uint64(0) << (32 - length))

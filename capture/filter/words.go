@@ -109,6 +109,15 @@ var numbers = map[string]uint32{
 // services are the ports that people know by name; they serve the hint only.
 var services = map[string]int{"ssh": 22, "domain": 53, "dns": 53, "bootps": 67, "bootpc": 68, "http": 80, "ntp": 123, "https": 443, "vxlan": 4789}
 
+// elsewhere says how to get what words of pcap-filter(7) mean that aren't known
+// here.
+var elsewhere = map[string]string{
+	"inbound": "directions are no part of a frame: capture has --direction in", "outbound": "directions are no part of a frame: capture has --direction out",
+	"protochain": "extension headers are not followed: write `ip6 proto`", "ifname": "capture has --port",
+	"gateway": "write `ether host … and not host …`", "geneve": "write `udp port 6081`", "mpls": "write `ether proto 0x8847`",
+	"pppoes": "write `ether proto 0x8864`", "pppoed": "write `ether proto 0x8863`", "carp": "write `ip proto 112`", "llc": "write `ether[12:2] <= 1500`",
+}
+
 // vocabulary is every keyword, sorted.
 var vocabulary = sync.OnceValue(func() []string {
 	w := []string{"and", "or", "not", "src", "dst", "mask", "less", "greater", "len", "broadcast", "multicast", "vlan", "vxlan"}
