@@ -36,6 +36,9 @@ func TestFabric(t *testing.T) {
 	f.exchange(3, 1)
 
 	for _, n := range []*node{one, two, three} {
+		for peer := range n.peers() {
+			n.sees(peer) // one that has only spoken yet is taken for a passive one
+		}
 		n.until("both peers are up", func() bool {
 			var s api.Status
 			n.json(&s, "status")
