@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -296,4 +297,47 @@ func (f *file) parse(kind uint32, b []byte) (p packet, err error) {
 		p.Outbound = f.order.Uint32(flags)&3 == flagOutbound
 	}
 	return p, nil
+}
+
+// Datagram is what a frame of an underlay carries.
+type Datagram struct {
+	From    netip.Addr
+	TOS     uint8 // or traffic class
+	Payload []byte
+}
+
+// DatagramOf takes the UDP datagram out of an Ethernet frame of an underlay; ok is
+// false when there is none, whole and unfragmented.
+func DatagramOf(b []byte) (d Datagram, ok bool) {
+	const ipv4Len, ipv6Len, udpLen, protoUDP = 20, 40, 8, 17
+	h, ok := frame.Parse(b)
+	if !ok {
+		return d, false
+	}
+	p := b[h.Len:]
+	switch {
+	case h.EtherType == frame.EtherTypeIPv4 && len(p) >= ipv4Len && p[0]>>4 == 4 && p[9] == protoUDP:
+		l4, end := int(p[0]&15)*4, int(binary.BigEndian.Uint16(p[2:]))
+		if l4 < ipv4Len || end > len(p) || l4 > end || binary.BigEndian.Uint16(p[6:])&0x3fff != 0 { // MF and offset
+			return d, false
+		}
+		d.From, d.TOS, p = netip.AddrFrom4([4]byte(p[12:])), p[1], p[l4:end]
+	case h.EtherType == frame.EtherTypeIPv6 && len(p) >= ipv6Len && p[0]>>4 == 6 && p[6] == protoUDP:
+		end := ipv6Len + int(binary.BigEndian.Uint16(p[4:]))
+		if end > len(p) {
+			return d, false
+		}
+		d.From, d.TOS, p = netip.AddrFrom16([16]byte(p[8:])), p[0]<<4|p[1]>>4, p[ipv6Len:end]
+	default:
+		return d, false
+	}
+	if len(p) < udpLen {
+		return d, false
+	}
+	length := int(binary.BigEndian.Uint16(p[4:]))
+	if length < udpLen || length > len(p) {
+		return d, false
+	}
+	d.Payload = p[udpLen:length]
+	return d, true
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/google/gopacket/pcapgo"
 
 	"github.com/tapestry-net/tapestry/capture"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // ours is a capture of two ports, with three packets.
@@ -156,6 +158,45 @@ func reference(b []byte, n int) (data []byte, length int, ok bool) {
 		length = ci.Length
 	}
 	return data, length, true
+}
+
+// TestDatagramOf takes datagrams out of frames, and nothing out of what has none.
+func TestDatagramOf(t *testing.T) {
+	v4 := switchtest.UDPFrame(switchtest.Station4(1), switchtest.Station4(2), []byte("hello"))
+	v4[15] = 0xb9
+	v6 := switchtest.UDPFrame(switchtest.Station6(1), switchtest.Station6(2), []byte("hello"))
+	v6[14], v6[15] = 0x6b, 0x90
+	for _, b := range [][]byte{v4, v6, switchtest.Tagged(5, 0, v4), switchtest.Padded(v4)} {
+		d, ok := capture.DatagramOf(b)
+		if !ok || string(d.Payload) != "hello" || d.TOS != 0xb9 || d.From != switchtest.Station4(1).Addr && d.From != switchtest.Station6(1).Addr {
+			t.Errorf("%x: got %+v, %v", b, d, ok)
+		}
+		h, _ := frame.Parse(b)
+		for n := range b {
+			if d, ok := capture.DatagramOf(b[:n]); ok && string(d.Payload) != "hello" {
+				t.Errorf("%x: got %+v", b[:n], d)
+			}
+		}
+		fragment := bytes.Clone(b)
+		fragment[h.Len+6] |= 0x20
+		if _, ok := capture.DatagramOf(fragment); ok && h.EtherType == frame.EtherTypeIPv4 {
+			t.Errorf("a fragment was taken for a datagram")
+		}
+	}
+	if _, ok := capture.DatagramOf(switchtest.EchoFrame(switchtest.Station4(1), switchtest.Station4(2), 1, 1, nil)); ok {
+		t.Error("a ping was taken for a datagram")
+	}
+}
+
+// FuzzDatagramOf: what is taken out of a frame was in it.
+func FuzzDatagramOf(f *testing.F) {
+	f.Add(switchtest.UDPFrame(switchtest.Station4(1), switchtest.Station4(2), []byte("hello")))
+	f.Add(switchtest.UDPFrame(switchtest.Station6(1), switchtest.Station6(2), []byte("hello")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if d, ok := capture.DatagramOf(b); ok && (!d.From.IsValid() || !bytes.Contains(b, d.Payload)) {
+			t.Errorf("%x: got %+v", b, d)
+		}
+	})
 }
 
 // TestReadPacketEndless: a file without end is given up where it is no capture.

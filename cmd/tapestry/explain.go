@@ -121,6 +121,17 @@ func (c *cli) recorded(cmd *cobra.Command, q question) (r api.ExplainRequest, no
 	if err != nil {
 		return r, "", api.Errorf(api.CodeInvalid, "%s: %v", q.pcap, err)
 	}
+	missing := p.Len - len(p.Data)
+	if missing > 0 {
+		note = fmt.Sprintf("the capture kept %d of %d octets: the others are taken to be zero", len(p.Data), p.Len)
+		p.Data = append(p.Data, make([]byte, missing)...)
+	}
+	if h, ok := frame.Parse(p.Data); ok && h.Dst.IsZero() && h.Src.IsZero() {
+		// What a tunnel refused is recorded as the datagram that came.
+		if d, ok := capture.DatagramOf(p.Data); ok {
+			return api.ExplainRequest{In: d.From.String(), Hex: hex.EncodeToString(d.Payload), Datagram: true, OuterTOS: d.TOS}, note, nil
+		}
+	}
 	in := q.in
 	if in == "" {
 		_, port, _ := strings.Cut(p.Interface, "/") // tapestry's are HOST/PORT
@@ -134,10 +145,6 @@ func (c *cli) recorded(cmd *cobra.Command, q question) (r api.ExplainRequest, no
 	}
 	if err := c.knownIn(cmd.Context(), in); err != nil {
 		return r, "", err
-	}
-	if missing := p.Len - len(p.Data); missing > 0 {
-		note = fmt.Sprintf("the capture kept %d of %d octets: the others are taken to be zero", len(p.Data), p.Len)
-		p.Data = append(p.Data, make([]byte, missing)...)
 	}
 	return api.ExplainRequest{In: in, Hex: hex.EncodeToString(p.Data)}, note, nil
 }

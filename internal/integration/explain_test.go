@@ -75,4 +75,14 @@ func TestExplainTunnel(t *testing.T) {
 	if out := one.cli("explain", "--pcap", file); !strings.Contains(out, "on c1") || !strings.Contains(out, "verdict") {
 		t.Errorf("from a capture: %s", out)
 	}
+
+	// What the tunnel refused is recorded as the datagram that came.
+	file = filepath.Join(t.TempDir(), "drops.pcapng")
+	r = one.record(file, "--drops", "--port", "peer/h2")
+	f.say(2, "192.0.2.1:4789", vxlan(99, make([]byte, 60)))
+	one.grows(file, "udp.dstport == 4789", 1)
+	r.stop()
+	if out := one.cli("explain", "--pcap", file); !strings.Contains(out, "datagram from 192.0.2.2") || !strings.Contains(out, "drop: unknown_vni") {
+		t.Errorf("from a capture of what was refused: %s", out)
+	}
 }
