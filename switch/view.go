@@ -19,6 +19,8 @@ type view struct {
 	list  []*network // in the spec's order
 	nets  [4096]*network
 	lab   bool
+
+	tagged *[64]uint64 // that of the port compiled last: ports with the same one share it
 }
 
 // network is a broadcast domain with its member set.
@@ -279,18 +281,24 @@ func (v *view) addMembership(c *port, p *Port) error {
 	if c.native == 0 {
 		c.native = frame.VIDReserved // matches no VID that a frame is classified to
 	}
-	if len(p.Tagged) > 0 {
-		c.tagged = new([64]uint64)
+	if len(p.Tagged) == 0 {
+		return nil
 	}
+	var set [64]uint64
 	for _, vid := range p.Tagged {
 		if !vid.Valid() || v.nets[vid] == nil {
 			return fmt.Errorf("tagged VID %d: no network has it", vid)
 		}
-		if c.tagged[vid>>6]&(1<<(vid&63)) != 0 {
+		if set[vid>>6]&(1<<(vid&63)) != 0 {
 			return fmt.Errorf("tagged VID %d: given twice", vid)
 		}
-		c.tagged[vid>>6] |= 1 << (vid & 63)
+		set[vid>>6] |= 1 << (vid & 63)
 	}
+	if v.tagged == nil || *v.tagged != set {
+		v.tagged = &[64]uint64{}
+		*v.tagged = set
+	}
+	c.tagged = v.tagged
 	return nil
 }
 

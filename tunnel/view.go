@@ -16,6 +16,8 @@ type view struct {
 	vnis  []*network     // open addressing by VNI, a power of two
 	peers []*carrier     // open addressing by address, a power of two
 	list  []*carrier     // in the spec's order
+
+	carried *[64]uint64 // that of the carrier compiled last
 }
 
 // network is a Network ready for use.
@@ -28,7 +30,7 @@ type network struct {
 type carrier struct {
 	peer *Peer
 	addr netip.Addr
-	nets [64]uint64 // a bit for each VID
+	nets *[64]uint64 // a bit for each VID; peers that carry the same share it
 }
 
 func (c *carrier) carries(v frame.VID) bool { return c.nets[v>>6]&(1<<(v&63)) != 0 }
@@ -140,13 +142,18 @@ func (v *view) addPeer(p PeerSpec) error {
 	case v.carrier(a) != nil:
 		return fmt.Errorf("address %v: peer %q has it already", a, v.carrier(a).peer.name)
 	}
-	c := &carrier{peer: newPeer(p), addr: a}
+	var nets [64]uint64
 	for _, vid := range p.VIDs {
 		if !vid.Valid() || v.nets[vid] == nil {
 			return fmt.Errorf("VID %d: no network with a VNI has it", vid)
 		}
-		c.nets[vid>>6] |= 1 << (vid & 63)
+		nets[vid>>6] |= 1 << (vid & 63)
 	}
+	if v.carried == nil || *v.carried != nets {
+		v.carried = &[64]uint64{}
+		*v.carried = nets
+	}
+	c := &carrier{peer: newPeer(p), addr: a, nets: v.carried}
 	mask := uint64(len(v.peers) - 1)
 	i := addrPlace(a) & mask
 	for v.peers[i] != nil {

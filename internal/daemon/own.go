@@ -45,14 +45,26 @@ func (d *Daemon) meetOwn(c *config.Config) {
 }
 
 // lookForOwn finds this host's entry in the list when its address comes later
-// than the switch, as from a DHCP server. The caller holds mu.
+// than the switch, as from a DHCP server. Without a new address there is nothing
+// to find. The caller holds mu.
 func (d *Daemon) lookForOwn() {
 	t := d.eff.Tunnel
-	if t == nil || len(d.others(d.eff)) < len(t.Peers) {
+	if t == nil {
 		return
 	}
-	d.meetOwn(d.eff)
-	if len(d.others(d.eff)) == len(t.Peers) {
+	known := len(d.own)
+	if d.meetOwn(d.eff); len(d.own) == known {
+		return
+	}
+	had := func(own []netip.Addr) bool {
+		for name, p := range t.Peers {
+			if name == d.eff.Host || slices.Contains(own, p.Address.AddrPort(config.DefaultVXLANPort).Addr()) {
+				return true
+			}
+		}
+		return false
+	}
+	if had(d.own[:known]) || !had(d.own) {
 		return
 	}
 	if err := d.enforce(); err != nil {
