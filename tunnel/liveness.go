@@ -190,6 +190,9 @@ func (t *Tunnel) answer(h heard) {
 		l.answering = true
 		l.round.open = false
 		t.begin(p)
+		if l.state == Up { // passive until now
+			t.pending = append(t.pending, Event{t.now, p.status()})
+		}
 	}
 	if l.state != Up {
 		t.enter(p, Up)

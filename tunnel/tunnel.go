@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +89,7 @@ const (
 // String returns the contract's word.
 func (s State) String() string { return [...]string{"connecting", "up", "down"}[min(s, Down)] }
 
-// Event is a change of a peer's State or MTU, which the fields tell.
+// Event is a change of a peer's State, Passive or MTU, which the fields tell.
 type Event struct {
 	Time time.Time
 	Status
@@ -331,14 +333,22 @@ func (t *Tunnel) Peer(id frame.PortID) *Peer {
 
 // Status returns all peers in the spec's order.
 func (t *Tunnel) Status() []Status {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	list := t.view.Load().list
-	out := make([]Status, 0, len(list))
-	for _, c := range list {
-		out = append(out, c.peer.status())
+	return slices.AppendSeq(make([]Status, 0, len(t.view.Load().list)), t.All())
+}
+
+// All is Status one after the other, without memory for them all. Each is as it
+// is when its turn comes; the loop's body may call any method.
+func (t *Tunnel) All() iter.Seq[Status] {
+	return func(yield func(Status) bool) {
+		for _, c := range t.view.Load().list {
+			t.mu.Lock()
+			s := c.peer.status()
+			t.mu.Unlock()
+			if !yield(s) {
+				return
+			}
+		}
 	}
-	return out
 }
 
 // status is p as it is. Tunnel.mu is held.
@@ -365,6 +375,26 @@ func (t *Tunnel) Refused() Drops {
 		}
 	}
 	return d
+}
+
+// Overflow is what became of datagrams that found no room.
+type Overflow struct {
+	// Missed is how many datagrams the kernel has dropped since the receiving
+	// socket was opened, because its buffer was full or their checksum wrong; a
+	// run that it has put together counts once. They never reached the tunnel:
+	// nothing else counts them.
+	Missed uint64
+	Buffer int // octets that the socket has room for
+	Wanted int // octets that it was to have; the system may allow less
+}
+
+// Overflow tells the receiving socket's losses. It makes one system call.
+func (t *Tunnel) Overflow() Overflow {
+	m, err := t.rx.udp.Memory()
+	if err != nil {
+		return Overflow{} // a socket that is closed
+	}
+	return Overflow{Missed: uint64(m.Dropped), Buffer: m.Buffer, Wanted: udpio.ReceiveBuffer}
 }
 
 // Close ends the tunnel's goroutines and closes its sockets. It is idempotent.

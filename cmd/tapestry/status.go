@@ -47,8 +47,10 @@ func (c *cli) printStatus(s api.Status) {
 	t.row("networks", s.Networks)
 	t.flush()
 	c.printf("ports     %d up, %d down\n", s.Ports.Up, s.Ports.Down)
-	if s.Peers.Up+s.Peers.Down > 0 {
-		c.printf("peers     %d up, %d down\n", s.Peers.Up, s.Peers.Down)
+	if p := s.Peers; p.Connecting > 0 {
+		c.printf("peers     %d up, %d down, %d connecting\n", p.Up, p.Down, p.Connecting)
+	} else if p.Up+p.Down > 0 {
+		c.printf("peers     %d up, %d down\n", p.Up, p.Down)
 	}
 	c.printf("fdb       %d of %d entries\n", s.FDB.Entries, s.FDB.Limit)
 	if len(s.Problems) == 0 {
@@ -100,6 +102,9 @@ func (c *cli) printStats(s api.Stats) {
 	t.flush()
 	c.printf("\ndrops %d\n", total(s.Drops))
 	c.drops(s.Drops)
+	if s.Missed > 0 {
+		c.printf("\ndropped by the kernel before the switch read them: %d datagrams\n", s.Missed)
+	}
 }
 
 func (c *cli) events() *cobra.Command {

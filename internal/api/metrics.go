@@ -21,6 +21,7 @@ type collector struct {
 	peerUp, peerMTU, peerDrops                   *prometheus.Desc
 	peerRxFrames, peerRxBytes                    *prometheus.Desc
 	peerTxFrames, peerTxBytes                    *prometheus.Desc
+	tunnelMissed                                 *prometheus.Desc
 	fdbEntries, fdbLimit, fdbMoves, fdbEvicted   *prometheus.Desc
 	loops, wakeups, spins                        *prometheus.Desc
 	writes, coalesced, segmented                 *prometheus.Desc
@@ -60,6 +61,8 @@ func newCollector(b Backend) *collector {
 	c.peerRxBytes = desc("peer_receive_bytes_total", "Octets of inner frames into the switch.", "peer")
 	c.peerTxFrames = desc("peer_transmit_frames_total", "Frames out of the switch to the peer.", "peer")
 	c.peerTxBytes = desc("peer_transmit_bytes_total", "Octets of inner frames to the peer.", "peer")
+
+	c.tunnelMissed = desc("tunnel_kernel_drops_total", "Datagrams that the kernel dropped before the switch read them.")
 
 	c.fdbEntries = desc("fdb_entries", "Entries of the filtering database.")
 	c.fdbLimit = desc("fdb_limit", "Entries that the filtering database may hold.")
@@ -116,6 +119,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range s.Drops {
 		count(c.drops, n, reason)
 	}
+	count(c.tunnelMissed, s.Missed)
 	gauge(c.loops, float64(s.Loop.Loops))
 	count(c.wakeups, s.Loop.Wakeups)
 	count(c.spins, s.Loop.Spins)

@@ -102,7 +102,11 @@ type Stats struct {
 	Copies     Copies            `json:"copies"`
 	Drops      Drops             `json:"drops"`          // Refused included
 	Refused    uint64            `json:"tunnel_refused"` // datagrams of peers and strangers that never became a frame
-	Loop       LoopStats         `json:"loop"`
+	// Missed counts datagrams that the kernel dropped because the switch did not
+	// read them in time, or for a wrong checksum. They never reached the switch,
+	// so no other number includes them.
+	Missed uint64    `json:"tunnel_kernel_drops"`
+	Loop   LoopStats `json:"loop"`
 }
 
 // Copies counts forwarded copies before coalescing.
@@ -131,7 +135,7 @@ type Status struct {
 	Ports    UpDown    `json:"ports"`
 	Networks int       `json:"networks"`
 	Revision uint64    `json:"revision"` // of the configuration: how often it has changed
-	Peers    UpDown    `json:"peers"`
+	Peers    PeerCount `json:"peers"`
 	FDB      FDBStatus `json:"fdb"`
 	Problems []Problem `json:"problems"`
 }
@@ -140,6 +144,13 @@ type Status struct {
 type UpDown struct {
 	Up   int `json:"up"`
 	Down int `json:"down"`
+}
+
+// PeerCount counts peers by state.
+type PeerCount struct {
+	Up         int `json:"up"`
+	Down       int `json:"down"`
+	Connecting int `json:"connecting"` // nothing heard yet
 }
 
 // FDBStatus is the fill of the filtering database.

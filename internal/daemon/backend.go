@@ -93,6 +93,8 @@ func (d *Daemon) Stats() api.Stats {
 		s.Verdicts[a.String()] = t.Verdicts[a]
 	}
 	d.mu.Lock()
+	d.lookForMissing()
+	s.Missed = d.missing.total
 	s.Host = d.eff.Host
 	d.mu.Unlock()
 	return s

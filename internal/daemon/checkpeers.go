@@ -3,8 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/tapestry-net/tapestry/internal/audit"
@@ -31,7 +33,7 @@ const lateFor = time.Minute
 
 // noteRefused reads the counters of what the tunnel refuses. What they grew by
 // is remembered for a minute.
-func (d *Daemon) noteRefused(list []tunnel.Status, now time.Time) {
+func (d *Daemon) noteRefused(list iter.Seq[tunnel.Status], now time.Time) {
 	counts := map[refusedBy]uint64{}
 	add := func(id frame.PortID, drops tunnel.Drops) {
 		for why, n := range drops {
@@ -40,7 +42,7 @@ func (d *Daemon) noteRefused(list []tunnel.Status, now time.Time) {
 			}
 		}
 	}
-	for _, s := range list {
+	for s := range list {
 		add(s.ID, s.Drops)
 	}
 	add(0, tunnel.Drops{frame.UnknownPeer: d.refusedByTunnel()[frame.UnknownPeer]})
@@ -58,7 +60,7 @@ func (d *Daemon) noteRefused(list []tunnel.Status, now time.Time) {
 // refusals adds to the datagrams that were seen those that were only counted.
 func (d *Daemon) refusals(seen map[audit.Refusal]uint64) map[audit.Refusal]uint64 {
 	list := d.peerList()
-	d.noteRefused(list, time.Now())
+	d.noteRefused(slices.Values(list), time.Now())
 	known := map[refusedBy]bool{}
 	for r := range seen {
 		known[refusedBy{r.Peer, r.Reason}] = true

@@ -50,9 +50,9 @@ type Daemon struct {
 
 	// cutsMu guards what is noted of things that mu may not be taken for.
 	cutsMu sync.Mutex
-	cuts   map[frame.PortID]string        // what the loop guard says of the ports it has cut
-	storms map[frame.PortID]*stormAt      // that have begun and are not over
-	peers  map[frame.PortID]tunnel.Status // as last told
+	cuts   map[frame.PortID]string   // what the loop guard says of the ports it has cut
+	storms map[frame.PortID]*stormAt // that have begun and are not over
+	peers  map[frame.PortID]toldPeer
 
 	lately  map[refusedBy]refusedLately // what the tunnel refused in the last minute
 	refused map[refusedBy]uint64        // its counters as last read
@@ -76,6 +76,7 @@ type Daemon struct {
 	// part of it that present peers sent.
 	refusedBefore tunnel.Drops
 	peerRefused   map[frame.PortID]tunnel.Drops
+	missing       missing
 }
 
 // port is one configured port and what became of it.

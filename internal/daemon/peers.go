@@ -69,6 +69,8 @@ func (d *Daemon) peersStatus(s *api.Status) {
 		switch p.State {
 		case tunnel.Up:
 			s.Peers.Up++
+		case tunnel.Connecting:
+			s.Peers.Connecting++
 		case tunnel.Down:
 			s.Peers.Down++
 			s.Problems = append(s.Problems, api.Problem{
@@ -77,6 +79,7 @@ func (d *Daemon) peersStatus(s *api.Status) {
 			})
 		}
 	}
+	s.Problems = append(s.Problems, d.missing.problems(time.Now())...)
 	s.Problems = append(s.Problems, narrowPaths(d.eff, d.vtep.Status(), d.tunnelSpec(d.eff))...)
 	for _, name := range sortedNames(d.eff.Networks) {
 		if n := d.eff.Networks[name]; n.VNI != 0 && n.Encrypt == config.EncryptRequired {

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"fmt"
+	"iter"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -123,6 +125,15 @@ func (d *Daemon) watchStorms(now time.Time) {
 	}
 }
 
+// toldPeer is what was told of a peer last.
+type toldPeer struct {
+	Name    string
+	Address netip.AddrPort
+	State   tunnel.State
+	Passive bool
+	MTU     int
+}
+
 // tellPeer tells what has changed of a peer since it was last told. It must not
 // take mu.
 func (d *Daemon) tellPeer(s tunnel.Status, at time.Time) {
@@ -130,8 +141,9 @@ func (d *Daemon) tellPeer(s tunnel.Status, at time.Time) {
 	defer d.cutsMu.Unlock()
 	old, known := d.peers[s.ID]
 	known = known && old.Name == s.Name
-	d.peers[s.ID] = s
-	if known && old.State == s.State && old.MTU == s.MTU && old.Passive == s.Passive && old.Address == s.Address {
+	told := toldPeer{s.Name, s.Address, s.State, s.Passive, s.MTU}
+	d.peers[s.ID] = told
+	if known && old == told {
 		return
 	}
 	what := fmt.Sprintf("peer %s at %v is %v, its path carries packets of %d octets", s.Name, s.Address, s.State, s.MTU)
@@ -150,32 +162,26 @@ func (d *Daemon) tellPeer(s tunnel.Status, at time.Time) {
 	})
 }
 
-// watchPeers tells what the tunnel's own events leave out, and forgets peers
-// that have gone.
-func (d *Daemon) watchPeers(now time.Time) {
-	list := d.peerList()
-	d.noteRefused(list, now)
-	there := map[frame.PortID]bool{}
-	for _, s := range list {
-		there[s.ID] = true
-		if s.State != tunnel.Connecting {
-			d.tellPeer(s, now)
-		}
-	}
+// forgetPeers forgets what was told of peers that have gone. The caller holds
+// mu.
+func (d *Daemon) forgetPeers() {
 	d.cutsMu.Lock()
 	defer d.cutsMu.Unlock()
-	maps.DeleteFunc(d.peers, func(id frame.PortID, _ tunnel.Status) bool { return !there[id] })
+	maps.DeleteFunc(d.peers, func(id frame.PortID, _ toldPeer) bool { return d.vtep == nil || d.vtep.Peer(id) == nil })
 }
 
-// peerList is the state of all peers.
-func (d *Daemon) peerList() []tunnel.Status {
+// allPeers is the state of all peers, one after the other.
+func (d *Daemon) allPeers() iter.Seq[tunnel.Status] {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.vtep == nil {
-		return nil
+		return func(func(tunnel.Status) bool) {}
 	}
-	return d.vtep.Status()
+	return d.vtep.All()
 }
+
+// peerList is the state of all peers.
+func (d *Daemon) peerList() []tunnel.Status { return slices.Collect(d.allPeers()) }
 
 // watchFlaps tells which stations begin to flap and which have stopped, one
 // event for all that do so between the same ports.
@@ -218,6 +224,6 @@ func (d *Daemon) tellFlap(f api.Flap, begins bool, what string) {
 // watchChanges tells of what has no event of its own.
 func (d *Daemon) watchChanges(now time.Time) {
 	d.watchStorms(now)
-	d.watchPeers(now)
+	d.noteRefused(d.allPeers(), now)
 	d.watchFlaps(now)
 }

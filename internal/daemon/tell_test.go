@@ -19,7 +19,7 @@ func telling(t *testing.T) *Daemon {
 	d := remembering(t)
 	d.hub.journal = journal.Open(-1, nil) // no directory: memory only
 	t.Cleanup(d.hub.journal.Close)
-	d.flapping, d.peers, d.storms = map[string]api.Flap{}, map[frame.PortID]tunnel.Status{}, map[frame.PortID]*stormAt{}
+	d.flapping, d.peers, d.storms = map[string]api.Flap{}, map[frame.PortID]toldPeer{}, map[frame.PortID]*stormAt{}
 	return d
 }
 
@@ -66,7 +66,7 @@ func TestTellPeer(t *testing.T) {
 	step("answers probes")
 	s.State = tunnel.Down
 	step("is down")
-	d.watchPeers(time.Now())
+	d.forgetPeers()
 	s.State = tunnel.Up
 	step("is up")
 }

@@ -111,6 +111,8 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 		closeFD(fd)
 		return nil, fmt.Errorf("tunnel: %w", err)
 	}
+	d.lookForMissing() // the new one may have the same socket
+	d.missing.begin(t.Overflow())
 	return t, nil
 }
 
@@ -161,6 +163,7 @@ func (d *Daemon) applySpec(ports map[string]*port) error {
 		}
 		d.stale = nil
 	}
+	d.forgetPeers()
 	maps.DeleteFunc(d.peerRefused, func(id frame.PortID, _ tunnel.Drops) bool { return d.vtep == nil || d.vtep.Peer(id) == nil })
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
@@ -71,6 +72,16 @@ func TestTunnelOverflow(t *testing.T) {
 		t.Errorf("worker %d has become %d", pid, now)
 	}
 	f.conserved()
+	var stats api.Stats
+	var status api.Status
+	two.json(&stats, "stats")
+	two.json(&status, "status")
+	if want := uint64(overflows(t, f.hosts[1].underlay, 4789)); stats.Missed != want {
+		t.Errorf("stats tell of %d datagrams that the kernel dropped, want %d", stats.Missed, want)
+	}
+	if len(status.Problems) != 1 || !strings.Contains(status.Problems[0].What, "the kernel dropped") {
+		t.Errorf("problems: %+v", status.Problems)
+	}
 }
 
 // overflows is how many datagrams the kernel has dropped for lack of room at the

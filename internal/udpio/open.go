@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// receiveBuffer in octets is 10 ms of a 10 Gb/s link: longer than the event
+	// ReceiveBuffer in octets is 10 ms of a 10 Gb/s link: longer than the event
 	// loop is ever away.
-	receiveBuffer = 16 << 20
+	ReceiveBuffer = 16 << 20
 	// sendBuffer in octets bounds what one socket may have under way in the
 	// egress device's queue before EAGAIN.
 	sendBuffer = 4 << 20
@@ -107,8 +107,8 @@ func set(fd int, options ...option) error {
 
 func setUpReceiver(fd int, listen netip.AddrPort) error {
 	options := []option{
-		{"receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer, true},
-		{"forced receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer, true},
+		{"receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUF, ReceiveBuffer, true},
+		{"forced receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, ReceiveBuffer, true},
 		// Without it every datagram is a message of its own.
 		{"UDP_GRO", unix.SOL_UDP, unix.UDP_GRO, 1, true},
 		// Options of IPv4 are for datagrams to a dual-stack socket too.

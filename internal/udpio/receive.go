@@ -139,20 +139,27 @@ func (r *Receiver) take(i int) {
 	parseControl(r.control[i][:min(int(m.hdr.Controllen), recvControl)], d)
 }
 
-// Dropped is how many messages the kernel has discarded since the socket was
-// opened, for want of room in its buffer or for a wrong checksum; a run that
-// GRO has put together counts once. SO_RXQ_OVFL, the other way to this number,
-// comes only with the next datagram, which may be long in coming. Any goroutine
-// may call it.
-func (r *Receiver) Dropped() (uint32, error) {
+// Memory is a socket's receive buffer.
+type Memory struct {
+	// Dropped is how many messages the kernel has discarded since the socket was
+	// opened, for want of room or for a wrong checksum; a run that GRO has put
+	// together counts once.
+	Dropped uint32
+	Buffer  int // octets of payload that fit at least: half of what the kernel reserves
+}
+
+// Memory reads the state of the receive buffer. SO_RXQ_OVFL, the other way to
+// the number of drops, comes only with the next datagram, which may be long in
+// coming. Any goroutine may call it.
+func (r *Receiver) Memory() (Memory, error) {
 	var mem [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(mem))
 	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(r.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
-		return 0, fmt.Errorf("read receive drops: %w", errno)
+		return Memory{}, fmt.Errorf("read receive buffer: %w", errno)
 	}
-	return mem[unix.SK_MEMINFO_DROPS], nil
+	return Memory{Dropped: mem[unix.SK_MEMINFO_DROPS], Buffer: int(mem[unix.SK_MEMINFO_RCVBUF]) / 2}, nil
 }
 
 // Close closes the socket. It is idempotent.

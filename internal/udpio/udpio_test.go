@@ -241,8 +241,8 @@ func TestNoRoute(t *testing.T) {
 	}
 }
 
-// TestDropped overflows a small buffer: what was sent is received or counted.
-func TestDropped(t *testing.T) {
+// TestMemory overflows a small buffer: what was sent is received or counted.
+func TestMemory(t *testing.T) {
 	l := newLink(t, "127.0.0.1", udpio.SenderOptions{NoChecksum: true}) // each a message
 	if err := unix.SetsockoptInt(l.r.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<14); err != nil {
 		t.Fatal(err)
@@ -252,9 +252,13 @@ func TestDropped(t *testing.T) {
 		l.add(make([]byte, 100), 0, i)
 	}
 	l.flush()
-	dropped, err := l.r.Dropped()
+	m, err := l.r.Memory()
 	if err != nil {
 		t.Fatal(err)
+	}
+	dropped := m.Dropped
+	if m.Buffer != 1<<14 {
+		t.Errorf("buffer of %d octets, want %d", m.Buffer, 1<<14)
 	}
 	if dropped == 0 || dropped >= sent {
 		t.Fatalf("%d of %d dropped, want some", dropped, sent)

@@ -156,7 +156,7 @@ func (s *Switch) Status() api.Status {
 			st.Ports.Down++
 		}
 	}
-	st.Peers = api.UpDown{Up: 1, Down: 1}
+	st.Peers = api.PeerCount{Up: 1, Down: 1, Connecting: 2}
 	return st
 }
 
@@ -164,7 +164,7 @@ func (s *Switch) Status() api.Status {
 func (s *Switch) Stats() api.Stats {
 	return api.Stats{Host: "h128", PID: 4242, UptimeS: 3723, Generation: 1, RxFrames: 15,
 		Verdicts: map[string]uint64{"forward": 9, "flood": 3, "drop": 3, "local": 0},
-		Copies:   api.Copies{Sent: 14, Refused: 1}, Drops: api.Drops{"storm": 2, "too_short": 1, "queue_full": 1},
+		Copies:   api.Copies{Sent: 14, Refused: 1}, Drops: api.Drops{"storm": 2, "too_short": 1, "queue_full": 1}, Missed: 6,
 		Loop: api.LoopStats{Loops: 1, Wakeups: 7, Spins: 5, Writes: 10, Coalesced: 4, Segmented: 2, Moves: 1}}
 }
 
