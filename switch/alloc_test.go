@@ -143,6 +143,30 @@ func BenchmarkForward(b *testing.B) {
 	bench("flood1000/60B/batch64", 1001, one(frame.Broadcast), one(alice))
 }
 
+// BenchmarkUnwatched is what a frame pays for observers that aren't there: its
+// share of one load of a pointer a batch, and a comparison for each copy. Forward
+// holds the same questions among everything else.
+func BenchmarkUnwatched(b *testing.B) {
+	l, _ := still(b, 2, nil)
+	shown := 0
+	for i := 0; i < b.N; i += frame.BatchLen {
+		if l.observed = l.sw.watcher.Load(); l.observed != nil {
+			shown++
+		}
+		for range frame.BatchLen {
+			if l.observed != nil {
+				shown++
+			}
+		}
+		if l.observed != nil {
+			shown++
+		}
+	}
+	if shown != 0 {
+		b.Fatal("somebody looks")
+	}
+}
+
 // BenchmarkLearn is the rate of new addresses through port/mem: each frame
 // comes from a station never seen, and the table forgets what came before.
 func BenchmarkLearn(b *testing.B) {
