@@ -45,6 +45,12 @@
 // and passive. Probes padded to a size find the path MTU, since none is ever
 // fragmented. An inner packet that doesn't fit is answered with ICMP.
 //
+// # Explanations
+//
+// What becomes of a frame or datagram is decided by functions that change
+// nothing (judge.go). Peer.Explain and Tunnel.Explain call them as the hot paths
+// do, and a test compares what they say with what then happens.
+//
 // # Ownership
 //
 // A Tunnel owns its receiving socket and the sockets that Options.Open returned.
