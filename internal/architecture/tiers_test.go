@@ -32,6 +32,7 @@ var tiers = map[string]int{
 	"internal/journal":      2,
 	"internal/watch":        2,
 	"internal/audit":        2,
+	"internal/nftrace":      2,
 	"switch":                3,
 	"tunnel":                3,
 	"capture":               3,

@@ -13,6 +13,8 @@
 //
 // The keeper holds a copy of each descriptor, so that a worker may die or be
 // replaced without a link event. Those that Client returns are the caller's.
+// What a capture or a trace asks for (Watch, OpenRaw, Firewall) it doesn't hold:
+// that ends with the worker, and a table of the firewall with its socket.
 // An interface that doesn't bear our mark is never changed, except that an
 // adopted one is spliced and a device is bound.
 //

@@ -171,7 +171,8 @@ func FuzzRequest(f *testing.F) {
 		`{"id":6,"op":"list","name":"a"}`, `{"id":7,"op":"upgrade"}`, `{"id":8,"op":"standby"}`, `{"id":9,"op":"quiesced"}`,
 		`{"id":10,"op":"abort","error":{"code":"x","error":"y"}}`, `{"id":11,"op":"remove","name":"c1"}`, `{"id":12,"op":"give_up"}`,
 		`{"id":14,"op":"watch","watch":{"ifname":"lo"}}`, `{"id":15,"op":"interfaces","interfaces":{"after":3}}`,
-		open + "\n" + `{"id":16,"op":"raw","raw":{"port":"c1","ipv6":true}}`, `{"id":17,"op":"diagnose","diagnose":{"flow":{"src":"10.1.0.2","dst":"10.1.0.1","in":"eth0"}}}`, `{"id":13,"op":"ready"}`, `{"op":"open","port":{"name":"../x"}}`,
+		open + "\n" + `{"id":16,"op":"raw","raw":{"port":"c1","ipv6":true}}`, `{"id":17,"op":"diagnose","diagnose":{"flow":{"src":"10.1.0.2","dst":"10.1.0.1","in":"eth0"}}}`, `{"id":18,"op":"firewall","firewall":{"probe":{"src":"10.1.0.2","dst":"10.1.0.1","protocol":1,"id":7}}}`,
+		`{"id":19,"op":"rule","rule":{"at":{"family":2,"table":"filter","chain":"input","handle":4}}}`, `{"id":13,"op":"ready"}`, `{"op":"open","port":{"name":"../x"}}`,
 	} {
 		f.Add([]byte(hello + rest))
 	}

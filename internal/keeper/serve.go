@@ -66,7 +66,7 @@ func (k *keeper) admit(w *worker, r request) error {
 	}
 	switch r.Op {
 	case opSet, opRemove, opSweep, opCloseUDP, opReady, opUpgrade, opGiveUp, opQuiesced,
-		opWatch, opInterfaces, opRaw, opDiagnose:
+		opWatch, opInterfaces, opRaw, opDiagnose, opFirewall, opRule:
 		if next {
 			return conflict("a worker that hasn't taken over can't ask for %s", r.Op)
 		}
@@ -131,7 +131,8 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 	return k.look(r)
 }
 
-// look does what a request asks for that changes nothing the keeper holds.
+// look does what a trace or a capture asks for. The keeper holds nothing of it:
+// what is opened ends with the worker.
 func (k *keeper) look(r request) (reply, []int, error) {
 	switch r.Op {
 	case opWatch:
@@ -142,6 +143,10 @@ func (k *keeper) look(r request) (reply, []int, error) {
 		return k.openRaw(r.Raw)
 	case opDiagnose:
 		return k.diagnose(r.Diagnose)
+	case opFirewall:
+		return k.firewall(r.Firewall)
+	case opRule:
+		return k.rule(r.Rule)
 	}
 	return reply{}, nil, invalid("request %.16q: no such request", r.Op)
 }

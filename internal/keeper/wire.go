@@ -50,6 +50,8 @@ const (
 	opInterfaces = "interfaces"
 	opRaw        = "raw"
 	opDiagnose   = "diagnose"
+	opFirewall   = "firewall"
+	opRule       = "rule"
 )
 
 // request is what a worker sends: one datagram, no descriptors.
@@ -70,6 +72,8 @@ type request struct {
 	Interfaces *InterfacesRequest `json:"interfaces,omitempty"` // interfaces
 	Raw        *RawRequest        `json:"raw,omitempty"`        // raw
 	Diagnose   *DiagnoseRequest   `json:"diagnose,omitempty"`   // diagnose
+	Firewall   *FirewallRequest   `json:"firewall,omitempty"`   // firewall
+	Rule       *RuleRequest       `json:"rule,omitempty"`       // rule
 }
 
 // reply is what the keeper sends: the answer to a request, or with ID 0 the
@@ -90,6 +94,8 @@ type reply struct {
 
 	Interfaces []Interface     `json:"interfaces,omitempty"` // interfaces
 	Diagnosis  *link.Diagnosis `json:"diagnosis,omitempty"`  // diagnose
+	Firewall   *firewallReply  `json:"firewall,omitempty"`   // firewall
+	Rule       *ruleReply      `json:"rule,omitempty"`       // rule
 }
 
 var errTooLong = fmt.Errorf("message is longer than %d octets", maxMessage)
