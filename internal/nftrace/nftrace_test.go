@@ -18,6 +18,8 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/internal/nftrace"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // holdVar names the namespace that this binary, as a process of its own, opens
@@ -235,6 +237,42 @@ func TestFollowsAnswer(t *testing.T) {
 	}
 }
 
+// A packet that only passes through is followed from the interface on.
+func TestFollowsForwarded(t *testing.T) {
+	ns := namespace(t)
+	for _, c := range []string{
+		"ip link add near type veth peer name far", "ip link set near up", "ip link set far up",
+		"ip addr add 10.3.0.1/24 dev far", "ip route add 10.9.0.0/24 dev far",
+	} {
+		ns.Run(strings.Fields(c)...)
+	}
+	ns.Run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+	rules(t, ns, "table inet t {\n chain f {\n type filter hook forward priority 0\n oifname far counter reject with icmp type admin-prohibited\n }\n }\n")
+	mac, err := frame.ParseMAC(strings.Fields(ns.Run("ip", "-br", "link", "show", "far"))[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := echo("10.3.0.2", "10.9.0.9")
+	l := open(t, ns, p)
+	near, err := switchtest.OpenRawEnd("near", ns.Handle.Do)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	src, dst := switchtest.Station{MAC: frame.MAC{2, 0, 0, 0, 0, 7}, Addr: p.Src}, switchtest.Station{MAC: mac, Addr: p.Dst}
+	if err := near.Send(frame.Frame{Data: switchtest.EchoFrame(src, dst, p.ID, 1, nil)}); err != nil {
+		t.Fatal(err)
+	}
+	lines, end := until(t, l, nftrace.Step.Final)
+	r := nftrace.Describe(fetch(t, ns, end.At))
+	if end.Chain != "f" || end.Verdict != nftrace.Drop || end.In == 0 || end.Out != end.In || r.Hook != "forward" {
+		t.Errorf("got %s, %+v, %+v, want a drop in forward", strings.Join(lines, "\n"), end, r)
+	}
+	if want := `meta nfproto ipv4 oifname "far" counter packets 1 bytes 28 reject`; r.Text != want {
+		t.Errorf("got %s, want %s", r.Text, want)
+	}
+}
+
 func TestJumpAndReturn(t *testing.T) {
 	ns := namespace(t)
 	rules(t, ns, `
@@ -425,7 +463,7 @@ func TestDescribeSpeaksNft(t *testing.T) {
 		}
 		r := nftrace.Describe(fetch(t, ns, nftrace.At{Family: nftrace.Inet, Table: "t", Chain: "c", Handle: handle}))
 		// In an inet table nft asks for the family first, and doesn't say so.
-		got := strings.NewReplacer("meta nfproto 2 ", "", "meta nfproto 10 ", "", "meta iiftype 1 ", "").Replace(r.Text)
+		got := strings.NewReplacer("meta nfproto ipv4 ", "", "meta nfproto ipv6 ", "", "meta iiftype 1 ", "").Replace(r.Text)
 		if got != want[i] {
 			t.Errorf("got  %s\nwant %s", got, want[i])
 		}

@@ -27,6 +27,7 @@ const (
 	asName  // of an interface
 	asState // of a connection
 	asEther // EtherType
+	asFamily
 )
 
 // operand is what a register holds.
@@ -112,7 +113,7 @@ var metas = map[uint32]operand{
 	unix.NFT_META_IIF: {words: "iif", form: asHost}, unix.NFT_META_OIF: {words: "oif", form: asHost},
 	unix.NFT_META_IIFTYPE: {words: "meta iiftype", form: asHost},
 	unix.NFT_META_IIFNAME: {words: "iifname", form: asName}, unix.NFT_META_OIFNAME: {words: "oifname", form: asName},
-	unix.NFT_META_L4PROTO: {words: "meta l4proto", form: asProtocol}, unix.NFT_META_NFPROTO: {words: "meta nfproto", form: asNumber},
+	unix.NFT_META_L4PROTO: {words: "meta l4proto", form: asProtocol}, unix.NFT_META_NFPROTO: {words: "meta nfproto", form: asFamily},
 	unix.NFT_META_SKUID: {words: "meta skuid", form: asHost}, unix.NFT_META_PKTTYPE: {words: "meta pkttype", form: asNumber},
 	unix.NFT_META_NFTRACE: {words: "meta nftrace", form: asHost},
 }
@@ -315,8 +316,9 @@ var (
 		1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 4: "parameter-problem", 128: "echo-request", 129: "echo-reply",
 		133: "nd-router-solicit", 134: "nd-router-advert", 135: "nd-neighbor-solicit", 136: "nd-neighbor-advert",
 	}
-	ethers = map[uint16]string{0x0800: "ip", 0x0806: "arp", 0x86dd: "ip6", 0x8100: "vlan"}
-	states = map[uint32]string{1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
+	nfprotos = map[uint8]string{unix.NFPROTO_IPV4: "ipv4", unix.NFPROTO_IPV6: "ipv6"}
+	ethers   = map[uint16]string{0x0800: "ip", 0x0806: "arp", 0x86dd: "ip6", 0x8100: "vlan"}
+	states   = map[uint32]string{1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
 )
 
 func protocol(p uint8) string {
@@ -360,7 +362,7 @@ func (o operand) value(v []byte) string {
 			return s
 		}
 	case len(v) == 1:
-		names := map[form]map[uint8]string{asProtocol: protocols, asICMP: icmps, asICMPv6: icmps6}[o.form]
+		names := map[form]map[uint8]string{asProtocol: protocols, asICMP: icmps, asICMPv6: icmps6, asFamily: nfprotos}[o.form]
 		if s, ok := names[v[0]]; ok {
 			return s
 		}
