@@ -72,8 +72,14 @@ func in(vni vxlan.VNI, b []byte) []byte {
 // are bare sockets.
 func loopHost(t testing.TB, edit func(*tunnel.Options)) (*host, *mem.Port) {
 	t.Helper()
+	return loopHostAt(t, "127.0.0.1:0", edit)
+}
+
+// loopHostAt is loopHost on another address.
+func loopHostAt(t testing.TB, at string, edit func(*tunnel.Options)) (*host, *mem.Port) {
+	t.Helper()
 	q := loopQueue(t)
-	h := newHost(t, nil, "127.0.0.1:0", q, edit)
+	h := newHost(t, nil, at, q, edit)
 	h.apply()
 	return h, q
 }

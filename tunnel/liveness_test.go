@@ -2,7 +2,9 @@ package tunnel_test
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +28,10 @@ type clocked struct {
 	token uint64
 	// octets of all probes that the peer's host has received, without headers.
 	octets int
+	// fate, if there is one, says how often an answer arrives: 0 is loss.
+	fate func() int
+	// headers of the outer packet: 48 over IPv6.
+	headers int
 
 	mu     sync.Mutex
 	events []tunnel.Event
@@ -33,8 +39,14 @@ type clocked struct {
 
 func newClocked(t *testing.T) *clocked {
 	t.Helper()
-	c := &clocked{ticks: make(chan time.Time), now: time.Unix(1e9, 0), limit: 1500}
-	c.host, c.q = loopHost(t, func(o *tunnel.Options) {
+	return newClockedAt(t, "127.0.0.1:0", "127.0.0.2:0", 28)
+}
+
+// newClockedAt has the tunnel listen on own and its peer on other.
+func newClockedAt(t *testing.T, own, other string, headers int) *clocked {
+	t.Helper()
+	c := &clocked{ticks: make(chan time.Time), now: time.Unix(1e9, 0), limit: 1500, headers: headers}
+	c.host, c.q = loopHostAt(t, own, func(o *tunnel.Options) {
 		o.Ticks = c.ticks
 		o.Events = func(e tunnel.Event) {
 			c.mu.Lock()
@@ -42,7 +54,7 @@ func newClocked(t *testing.T) *clocked {
 			c.events = append(c.events, e)
 		}
 	})
-	c.p = newVTEP(t, "127.0.0.2:0", c.tun.Listen())
+	c.p = newVTEP(t, other, c.tun.Listen())
 	c.id = c.peer(c.p.at())
 	return c
 }
@@ -94,7 +106,14 @@ func (c *clocked) answer() {
 		more = false
 		for _, b := range c.outgoing() {
 			c.octets += len(b)
-			if len(b)+28 <= c.limit {
+			if len(b)+c.headers > c.limit {
+				continue
+			}
+			times := 1
+			if c.fate != nil {
+				times = c.fate()
+			}
+			for range times {
 				c.p.send(tunnel.AnswerTo(b))
 				more = true
 			}
@@ -252,6 +271,72 @@ func TestPathMTU(t *testing.T) {
 	mtu(1280 - 50)
 }
 
+// TestPathMTUOverIPv6 narrows the path and widens it again.
+func TestPathMTUOverIPv6(t *testing.T) {
+	c := newClockedAt(t, "[::1]:0", "[::1]:0", 48)
+	c.limit = 1437
+	c.inUse(5)
+	if got := c.status().MTU; got != 1437-70 {
+		t.Fatalf("inner MTU %d of a path of 1437, want %d", got, 1437-70)
+	}
+	c.limit = 1500
+	if c.inUse(66); c.status().MTU != 1500-70 {
+		t.Errorf("inner MTU %d of a path of 1500, want %d", c.status().MTU, 1500-70)
+	}
+}
+
+// TestBadWire loses a fifth of all answers and doubles a fifth: neither the
+// path MTU nor the state moves in five minutes, and a narrower path is found.
+func TestBadWire(t *testing.T) {
+	c := newClocked(t)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	c.inUse(3)
+	c.fate = func() int { return []int{0, 2, 1, 1, 1}[rnd.IntN(5)] }
+	c.mu.Lock()
+	told := len(c.events)
+	c.mu.Unlock()
+	for range 30 {
+		c.frame()
+		c.seconds(10)
+	}
+	c.mu.Lock()
+	if len(c.events) != told || c.events[told-1].MTU != 1450 {
+		t.Errorf("told %+v on a path that only loses", c.events[told:])
+	}
+	c.mu.Unlock()
+	c.limit = 1400
+	c.inUse(10)
+	if got := c.status().MTU; got != 1350 {
+		t.Errorf("inner MTU %d of a path of 1400, want 1350", got)
+	}
+	c.want(tunnel.Up, false)
+}
+
+// TestLateAnswers has answers come behind those to later probes: they prove
+// their sizes all the same.
+func TestLateAnswers(t *testing.T) {
+	c := newClocked(t)
+	c.limit = 1437
+	var late [][]byte
+	for range 100 {
+		c.frame()
+		c.tick()
+		now := c.outgoing()
+		for _, b := range late {
+			if len(b)+c.headers <= c.limit {
+				c.p.send(tunnel.AnswerTo(b))
+			}
+		}
+		slices.Reverse(now)
+		late = now
+	}
+	c.outgoing()
+	c.want(tunnel.Up, false)
+	if got := c.status().MTU; got != 1387 {
+		t.Errorf("inner MTU %d of a path of 1437, want 1387", got)
+	}
+}
+
 // TestRest bounds what asking costs: a peer in use is asked every second, one at
 // rest every fifth, and use wakes it at once.
 func TestRest(t *testing.T) {
@@ -284,7 +369,8 @@ func TestRest(t *testing.T) {
 // TestPeerMoves has a peer change its address.
 func TestPeerMoves(t *testing.T) {
 	c := newClocked(t)
-	c.seconds(1)
+	c.limit = 1400
+	c.inUse(5)
 	before := c.tun.Peer(c.id)
 	c.p = newVTEP(t, "127.0.0.9:0", c.tun.Listen())
 	c.peers[0].Address = netip.MustParseAddrPort(c.p.at())
@@ -293,7 +379,13 @@ func TestPeerMoves(t *testing.T) {
 		t.Error("a peer at another address is another queue")
 	}
 	c.want(tunnel.Connecting, false)
-	c.seconds(1)
+	if got := c.status().MTU; got != 1450 {
+		t.Errorf("inner MTU %d of a path that nobody knows, want 1450", got)
+	}
+	c.limit = 1300
+	c.inUse(5)
 	c.want(tunnel.Up, false)
-	c.frame()
+	if got := c.status().MTU; got != 1250 {
+		t.Errorf("inner MTU %d of the new path of 1300, want 1250", got)
+	}
 }
