@@ -22,7 +22,7 @@ func (d *Daemon) others(c *config.Config) []discovery.Peer {
 		p := c.Tunnel.Peers[name]
 		list = append(list, discovery.Peer{Name: name, Address: p.Address.AddrPort(config.DefaultVXLANPort), Networks: p.Networks})
 	}
-	return discovery.NewStatic(list, c.Host, d.own).Peers()
+	return discovery.Others(list, c.Host, d.own)
 }
 
 // meetOwn notes the addresses that this host has now. As long as the tunnel's

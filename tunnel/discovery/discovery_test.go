@@ -10,7 +10,7 @@ import (
 	"github.com/tapestry-net/tapestry/tunnel/discovery"
 )
 
-func TestStaticLeavesThisHostOut(t *testing.T) {
+func TestOthersLeavesThisHostOut(t *testing.T) {
 	at := netip.MustParseAddrPort
 	list := []discovery.Peer{
 		{Name: "h3", Address: at("192.0.2.3:4789"), Networks: []string{"blue"}},
@@ -18,14 +18,9 @@ func TestStaticLeavesThisHostOut(t *testing.T) {
 		{Name: "h2", Address: at("[2001:db8::2]:8472")},
 		{Name: "other-name", Address: at("192.0.2.9:4789")},
 	}
-	s := discovery.NewStatic(list, "h1", []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.9")})
+	got := discovery.Others(list, "h1", []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.9")})
 	want := []discovery.Peer{list[2], list[0]}
-	if d := cmp.Diff(want, s.Peers(), cmpopts.EquateComparable(netip.AddrPort{})); d != "" {
+	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{})); d != "" {
 		t.Errorf("peers of h1 (-want +got):\n%s", d)
 	}
-	if s.Changed() != nil {
-		t.Error("a static list changes")
-	}
 }
-
-var _ discovery.Source = discovery.Static{}
