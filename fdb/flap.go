@@ -36,12 +36,12 @@ func (f Flap) PerMinute() float64 { return float64(f.Moves) / FlapWindow.Minutes
 // most first. It reads only the end of the ring of changes.
 func (t *Table) Flaps(now int64) []Flap {
 	recent := t.movesSince(now - int64(FlapWindow))
-	byKey := map[Key][]record{}
+	byKey := map[Key][]move{}
 	least := map[frame.PortID]bool{}
-	for _, r := range recent { // newest first
-		byKey[Key(r.key)] = append(byKey[Key(r.key)], r)
-		if r.missed > 0 {
-			least[r.port()] = true
+	for _, m := range recent { // newest first
+		byKey[m.key] = append(byKey[m.key], m)
+		if m.missed {
+			least[m.port] = true
 		}
 	}
 	var out []Flap
@@ -57,17 +57,17 @@ func (t *Table) Flaps(now int64) []Flap {
 }
 
 // flapOf judges the moves of one station, newest first.
-func flapOf(k Key, moves []record, least map[frame.PortID]bool) (Flap, bool) {
+func flapOf(k Key, moves []move, least map[frame.PortID]bool) (Flap, bool) {
 	if len(moves) < FlapMoves {
 		return Flap{}, false
 	}
-	f := Flap{VID: k.VID(), MAC: k.MAC(), Moves: len(moves), First: int64(moves[len(moves)-1].wall), Last: int64(moves[0].wall)}
+	f := Flap{VID: k.VID(), MAC: k.MAC(), Moves: len(moves), First: moves[len(moves)-1].wall, Last: moves[0].wall}
 	returns := 0
-	for _, r := range slices.Backward(moves) {
-		if slices.Contains(f.Ports, r.port()) {
+	for _, m := range slices.Backward(moves) {
+		if slices.Contains(f.Ports, m.port) {
 			returns++
 		}
-		for _, p := range [...]frame.PortID{r.old(), r.port()} {
+		for _, p := range [...]frame.PortID{m.old, m.port} {
 			if !slices.Contains(f.Ports, p) {
 				f.Ports = append(f.Ports, p)
 			}
@@ -78,10 +78,19 @@ func flapOf(k Key, moves []record, least map[frame.PortID]bool) (Flap, bool) {
 	return f, returns >= 2
 }
 
-// movesSince copies the moves since wall, newest first.
-func (t *Table) movesSince(wall int64) []record {
+// move is what counts of a record of one.
+type move struct {
+	key       Key
+	wall      int64
+	port, old frame.PortID
+	missed    bool // others to port were left out before it
+}
+
+// movesSince copies the moves since wall, newest first: under the lock, 32 octets
+// of each.
+func (t *Table) movesSince(wall int64) []move {
 	g := &t.rings[1]
-	var out []record
+	var out []move
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range g.used {
@@ -90,7 +99,7 @@ func (t *Table) movesSince(wall int64) []record {
 			break
 		}
 		if r.order != 0 && r.event() == EventMoved {
-			out = append(out, *r)
+			out = append(out, move{Key(r.key), int64(r.wall), r.port(), r.old(), r.missed > 0})
 		}
 	}
 	return out

@@ -65,7 +65,7 @@ func (p Past) Rows() iter.Seq[PastEntry] {
 // Only copying the history takes the lock. An entry that changes its bucket in
 // that very moment may be missing, as with Walk.
 func (t *Table) At(wall int64, v frame.VID, now Tick) Past {
-	var p Past
+	p := Past{rows: make([]pastRow, 0, t.roughly(v))}
 	clock := time.Now().UnixNano()
 	// The present is read before the history is: of a station that changes
 	// meanwhile the history knows, and then the present doesn't matter.
@@ -106,6 +106,14 @@ func (t *Table) At(wall int64, v frame.VID, now Tick) Past {
 	})
 	p.rows = slices.CompactFunc(p.rows, func(a, b pastRow) bool { return a.key == b.key })
 	return p
+}
+
+// roughly is how many rows there are to make room for.
+func (t *Table) roughly(v frame.VID) int {
+	if v == 0 {
+		return t.Len()
+	}
+	return t.VIDLen(v)
 }
 
 // story is what the history tells of one station around a moment.

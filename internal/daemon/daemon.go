@@ -57,10 +57,11 @@ type Daemon struct {
 	lately  map[refusedBy]refusedLately // what the tunnel refused in the last minute
 	refused map[refusedBy]uint64        // its counters as last read
 
-	// flapping are the groups of flapping stations as last told, and moves the
-	// table's counter then; the health watch's own.
-	flapping map[string]api.Flap
-	moves    uint64
+	// flapping are the groups of flapping stations as last told, moves the table's
+	// counter then, and flapsSeen when; the health watch's own.
+	flapping  map[string]api.Flap
+	moves     uint64
+	flapsSeen time.Time
 
 	// mu serialises changes and guards what follows.
 	mu    sync.Mutex

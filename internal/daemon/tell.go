@@ -183,6 +183,10 @@ func (d *Daemon) allPeers() iter.Seq[tunnel.Status] {
 // peerList is the state of all peers.
 func (d *Daemon) peerList() []tunnel.Status { return slices.Collect(d.allPeers()) }
 
+// flapEvery is how often the FDB's history is looked through for stations that
+// flap.
+const flapEvery = 5 * time.Second
+
 // watchFlaps tells which stations begin to flap and which have stopped, one
 // event for all that do so between the same ports.
 func (d *Daemon) watchFlaps(now time.Time) {
@@ -225,5 +229,8 @@ func (d *Daemon) tellFlap(f api.Flap, begins bool, what string) {
 func (d *Daemon) watchChanges(now time.Time) {
 	d.watchStorms(now)
 	d.noteRefused(d.allPeers(), now)
-	d.watchFlaps(now)
+	if now.Sub(d.flapsSeen) >= flapEvery {
+		d.flapsSeen = now
+		d.watchFlaps(now)
+	}
 }
