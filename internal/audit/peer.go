@@ -104,8 +104,11 @@ func (r Refusal) tell(out *[]Finding, peers map[frame.PortID]Peer, n uint64, net
 	got := fmt.Sprintf("%s refused as %v", count(n, "datagram"), r.Reason)
 	switch {
 	case r.Reason == frame.UnknownPeer:
-		note(out, AreaPeer, subject, "a configured peer", got, fmt.Sprintf("tapestry peer add NAME --address %v, if it is one of yours; otherwise look who sends", r.From),
-			"it sends VXLAN datagrams here and is no peer (%s)", got)
+		hint := "look who sends: tapestry capture --drops --port tunnel/unknown"
+		if r.From.IsValid() {
+			hint = fmt.Sprintf("tapestry peer add NAME --address %v, if it is one of yours", r.From)
+		}
+		note(out, AreaPeer, subject, "a configured peer", got, hint, "it sends VXLAN datagrams here and is no peer (%s)", got)
 	case r.Reason == frame.UnknownVNI && r.VNI != 0:
 		note(out, AreaPeer, subject, fmt.Sprintf("a network with VNI %d", r.VNI), "none", fmt.Sprintf("give a network here `vni: %d`, or correct the VNI there", r.VNI),
 			"it sends VNI %d, which no network here has (%s)", r.VNI, got)

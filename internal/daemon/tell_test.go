@@ -8,7 +8,9 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/journal"
+	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/mem"
 	"github.com/tapestry-net/tapestry/tunnel"
 )
 
@@ -92,4 +94,35 @@ func TestEventsSince(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTellStorm: a storm is told when it begins, once, and when it is over.
+func TestTellStorm(t *testing.T) {
+	d := telling(t)
+	sw, err := vswitch.New(vswitch.Options{FDB: d.table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sw.Close()
+	d.sw = sw
+	q, err := mem.New(mem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sw.Apply(vswitch.Spec{Networks: []vswitch.Network{{VID: 10, Name: "blue"}}, Ports: []vswitch.Port{{ID: 1, Name: "a", Queue: q, Native: 10}}}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	e := vswitch.Event{Kind: vswitch.EventStorm, Time: begin, Port: 1, Class: frame.BroadcastAddr}
+	d.tellStorm(e, "a")
+	d.tellStorm(e, "a")
+	d.watchStorms(begin.Add(stormOver / 2))
+	if got := d.told(); len(got) != 1 || got[0].Fields["storm"] != true || got[0].Port != "a" {
+		t.Errorf("told %+v", got)
+	}
+	d.watchStorms(begin.Add(2 * stormOver))
+	d.watchStorms(begin.Add(3 * stormOver))
+	if got := d.told(); len(got) != 2 || got[1].Fields["storm"] != false || !strings.Contains(got[1].What, "is over: 0 frames dropped") {
+		t.Errorf("told %+v", got)
+	}
 }
