@@ -36,10 +36,10 @@ func demand(t *testing.T, name string, got []audit.Finding, want ...string) {
 // vethPort is a veth port that is as it was made, and the interfaces of the
 // daemon's namespace.
 func vethPort() (audit.Port, []audit.Interface) {
-	addr := netip.MustParsePrefix("10.1.0.2/24")
+	addr, gw := netip.MustParsePrefix("10.1.0.2/24"), netip.MustParseAddr("10.1.0.1")
 	return audit.Port{
-			Name: "c1", Netns: "ns1", Device: "eth0", Index: 7, MAC: mac(1), MTU: 1450, Addresses: []netip.Prefix{addr}, HostEnd: "tpv1", Splice: "tps1",
-			Inside: []audit.Interface{{Index: 1, Name: "lo"}, {Index: 7, Name: "eth0", MAC: mac(1), MTU: 1450, Up: true, Carrier: true, Addresses: []netip.Prefix{addr}}},
+			Name: "c1", Netns: "ns1", Device: "eth0", Index: 7, MAC: mac(1), MTU: 1450, Addresses: []netip.Prefix{addr}, Gateway: gw, HostEnd: "tpv1", Splice: "tps1",
+			Inside: []audit.Interface{{Index: 1, Name: "lo"}, {Index: 7, Name: "eth0", MAC: mac(1), MTU: 1450, Up: true, Carrier: true, Addresses: []netip.Prefix{addr}, Gateways: []netip.Addr{gw}}},
 		}, []audit.Interface{
 			{Index: 3, Name: "tpv1", MTU: 1450, Up: true, Carrier: true, Redirect: 4}, {Index: 4, Name: "tps1", MTU: 1450, Up: true, Carrier: true, Redirect: 3},
 		}
@@ -63,6 +63,8 @@ func TestKernel(t *testing.T) {
 		{"another's larger MTU", func(p *audit.Port, _ *[]audit.Interface) { p.Least = true; p.Inside[1].MTU = 9000 }, nil},
 		{"MAC", func(p *audit.Port, _ *[]audit.Interface) { p.Inside[1].MAC = mac(9) }, []string{"has the address 02:00:00:00:00:09, it was given 02:00:00:00:00:01"}},
 		{"address", func(p *audit.Port, _ *[]audit.Interface) { p.Inside[1].Addresses = nil }, []string{"lacks the address 10.1.0.2/24"}},
+		{"route", func(p *audit.Port, _ *[]audit.Interface) { p.Inside[1].Gateways = nil }, []string{"the default route by 10.1.0.1 has gone"}},
+		{"another route", func(p *audit.Port, _ *[]audit.Interface) { p.Gateway = netip.MustParseAddr("10.1.0.9") }, []string{"the default route by 10.1.0.9 has gone"}},
 		{"bridge", func(p *audit.Port, _ *[]audit.Interface) {
 			p.Inside[1].Master = 8
 			p.Inside = append(p.Inside, audit.Interface{Index: 8, Name: "br0"})

@@ -19,7 +19,8 @@ type Interface struct {
 	Carrier   bool
 	Master    int // index of the bridge or bond that it belongs to
 	Addresses []netip.Prefix
-	Redirect  int // index of the interface that tc splices it to
+	Gateways  []netip.Addr // of its default routes, outside the daemon's namespace
+	Redirect  int          // index of the interface that tc splices it to
 }
 
 // Port is a port as it was opened, and the interfaces where it is.
@@ -33,6 +34,7 @@ type Port struct {
 	MTU       int       // 0 = any
 	Least     bool      // the interface is another's: a larger MTU is as good, addresses are no business of ours
 	Addresses []netip.Prefix
+	Gateway   netip.Addr // invalid = none
 
 	HostEnd string // of a veth: its end in the daemon's namespace …
 	Splice  string // … and the TAP that tc joins it to
@@ -99,6 +101,14 @@ func (p *Port) settings(out *[]Finding, subject string, i Interface) {
 	if gone := missing(p.Addresses, i.Addresses); len(gone) > 0 && !p.Least {
 		note(out, AreaKernel, subject, fmt.Sprint(p.Addresses), fmt.Sprint(i.Addresses), inside(p.Netns, fmt.Sprintf("ip address add %v dev %s", gone[0], i.Name)),
 			"interface %s lacks the address %v", i.Name, gone[0])
+	}
+	if p.Gateway.IsValid() && p.Netns != "" && !slices.Contains(i.Gateways, p.Gateway) {
+		got := "none by it"
+		if len(i.Gateways) > 0 {
+			got = fmt.Sprint(i.Gateways)
+		}
+		note(out, AreaKernel, subject, "default via "+p.Gateway.String(), got, inside(p.Netns, fmt.Sprintf("ip route add default via %v dev %s", p.Gateway, i.Name)),
+			"the default route by %v has gone", p.Gateway)
 	}
 }
 

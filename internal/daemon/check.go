@@ -216,7 +216,7 @@ func (d *Daemon) kernelState() (ports []audit.Port, own []audit.Interface, err e
 func auditPort(p *port) audit.Port {
 	a := audit.Port{
 		Name: p.name, Netns: p.req.Netns, Device: p.reply.Device, Index: p.reply.Ifindex, MAC: p.reply.MAC, MTU: p.reply.MTU,
-		Addresses: p.req.Addresses, HostEnd: p.reply.HostEnd, Splice: p.reply.Splice,
+		Addresses: p.req.Addresses, Gateway: p.req.Gateway, HostEnd: p.reply.HostEnd, Splice: p.reply.Splice,
 	}
 	if p.renamed != "" {
 		a.Device = p.renamed // status tells
@@ -235,7 +235,7 @@ func (d *Daemon) interfacesAt(port string) ([]audit.Interface, error) {
 	out := make([]audit.Interface, len(all))
 	for i, x := range all {
 		out[i] = audit.Interface{
-			Index: x.Index, Name: x.Name, MAC: x.MAC, MTU: x.MTU, Up: x.Up, Carrier: x.Carrier, Master: x.Master, Addresses: x.Addresses, Redirect: x.Redirect,
+			Index: x.Index, Name: x.Name, MAC: x.MAC, MTU: x.MTU, Up: x.Up, Carrier: x.Carrier, Master: x.Master, Addresses: x.Addresses, Gateways: x.Gateways, Redirect: x.Redirect,
 		}
 	}
 	return out, nil

@@ -53,7 +53,7 @@ func (n *node) names(area, what string, args ...string) {
 func TestCheckLive(t *testing.T) {
 	netnstest.Require(t, "ip", "tc")
 	a, b, v := netnstest.New(t), netnstest.New(t), netnstest.New(t)
-	config := pair(a, b) + "  v1: {veth: {netns: " + v.Name() + ", address: [10.1.0.9/24], mac: \"02:00:00:00:00:09\"}, access: blue}\n" +
+	config := pair(a, b) + "  v1: {veth: {netns: " + v.Name() + ", address: [10.1.0.9/24], gateway: 10.1.0.1, mac: \"02:00:00:00:00:09\"}, access: blue}\n" +
 		"fdb: [{network: blue, mac: \"02:00:00:00:00:50\", port: c2}]\n"
 	n := start(t, config)
 	ping(t, a, "10.1.0.3", 2)
@@ -73,6 +73,10 @@ func TestCheckLive(t *testing.T) {
 			a.Run(strings.Fields(c.mend)...)
 			n.sound(quick)
 		}
+		v.Run("ip", "route", "del", "default")
+		n.names("kernel", "port v1: the default route by 10.1.0.1 has gone", quick)
+		v.Run("ip", "route", "add", "default", "via", "10.1.0.1", "dev", "eth0")
+		n.sound(quick)
 		if out, _, code := n.try("doctor"); code != 0 {
 			t.Errorf("doctor of a sound switch: exit %d\n%s", code, out)
 		}

@@ -49,6 +49,7 @@ type Interface struct {
 	Master    int            `json:"master,omitempty"`    // index of the bridge or bond that it belongs to
 	Port      string         `json:"port,omitempty"`      // the port of this switch whose mark it bears
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // at most maxAddresses of them
+	Gateways  []netip.Addr   `json:"gateways,omitempty"`  // outside the daemon's own namespace: of default routes, at most maxAddresses
 	Redirect  int            `json:"redirect,omitempty"`  // in the daemon's own namespace: index of the interface that our tc filter takes its frames to
 }
 
@@ -144,6 +145,12 @@ func interfacesOf(after int, instance string, own bool) (page []Interface, more 
 	if err != nil {
 		return nil, false, err
 	}
+	var gateways map[int][]netip.Addr
+	if !own { // whose routes may be many
+		if gateways, err = c.Gateways(); err != nil {
+			return nil, false, err
+		}
+	}
 	slices.SortFunc(links, func(a, b link.Link) int { return a.Index - b.Index })
 	room := maxMessage - maxText
 	for _, l := range links {
@@ -151,6 +158,7 @@ func interfacesOf(after int, instance string, own bool) (page []Interface, more 
 			continue
 		}
 		i := describe(l, instance, addresses[l.Index])
+		i.Gateways = gateways[l.Index][:min(len(gateways[l.Index]), maxAddresses)]
 		if own && (l.Kind == "veth" || l.Kind == "tuntap") {
 			if i.Redirect, err = c.SplicedTo(l.Index); err != nil {
 				return nil, false, err

@@ -87,6 +87,27 @@ func (c *Conn) AllAddresses() (map[int][]netip.Prefix, error) {
 	return byIndex, nil
 }
 
+// Gateways returns the gateways of the default routes, by the index of their
+// interface. It reads the whole main table.
+func (c *Conn) Gateways() (map[int][]netip.Addr, error) {
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return c.h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	byIndex := make(map[int][]netip.Addr)
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+			byIndex[r.LinkIndex] = append(byIndex[r.LinkIndex], gw.Unmap())
+		}
+	}
+	return byIndex, nil
+}
+
 func prefixOf(a netlink.Addr) (netip.Prefix, bool) {
 	ip, ok := netip.AddrFromSlice(a.IP)
 	ones, _ := a.Mask.Size()
