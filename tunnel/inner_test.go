@@ -157,14 +157,21 @@ func TestTooBig(t *testing.T) {
 		}
 	}
 	six := switchtest.UDPFrame(alice6, bob6, big)
-	b := tunnel.AnswerTooBig(six, netip.Addr{}, netip.Addr{}, 1330)
-	p := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.Default)
-	e, _ := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6)
-	if e == nil || e.TypeCode.Type() != layers.ICMPv6TypePacketTooBig || binary.BigEndian.Uint32(e.Payload) != 1330 || len(b) > 1280+14 {
-		t.Fatalf("answer to IPv6: %v, %d octets", p, len(b))
-	}
-	if offload.Fold(offload.Sum(b[54:], offload.Pseudo(b[22:54], 58, len(b)-54))) != 0xffff {
-		t.Error("answer to IPv6: wrong checksum")
+	for _, c := range []struct{ own, from netip.Addr }{
+		{netip.Addr{}, bob6.Addr}, {netip.MustParseAddr("fd00::fe"), netip.MustParseAddr("fd00::fe")},
+	} {
+		b := tunnel.AnswerTooBig(six, own, c.own, 1330)
+		p := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.Default)
+		e, _ := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6)
+		if e == nil || e.TypeCode.Type() != layers.ICMPv6TypePacketTooBig || binary.BigEndian.Uint32(e.Payload) != 1330 || len(b) > 1280+14 {
+			t.Fatalf("answer to IPv6: %v, %d octets", p, len(b))
+		}
+		if from := netip.AddrFrom16([16]byte(b[22:38])); from != c.from {
+			t.Errorf("answer to IPv6 from %v, want %v", from, c.from)
+		}
+		if offload.Fold(offload.Sum(b[54:], offload.Pseudo(b[22:54], 58, len(b)-54))) != 0xffff {
+			t.Error("answer to IPv6: wrong checksum")
+		}
 	}
 }
 
