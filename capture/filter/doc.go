@@ -1,7 +1,7 @@
 // Package filter compiles the expressions of tcpdump, as pcap-filter(7)
 // describes them, for Ethernet frames whose VLAN tags stand in the frame:
 //
-//	text → tokens → tree → conditions over loads → classic BPF
+//	text ──package syntax──> tree ──lower──> conditions over loads ──emit──> classic BPF
 //
 //	tcp port 443 and not host 10.1.0.2
 //	vlan 10 and icmp[icmptype] == icmp-echo

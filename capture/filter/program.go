@@ -6,7 +6,17 @@ import (
 
 	"golang.org/x/net/bpf"
 
+	"github.com/tapestry-net/tapestry/capture/filter/syntax"
 	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// Error says what is wrong with an expression, and where.
+type Error = syntax.Error
+
+// Bounds of an expression.
+const (
+	MaxLen   = syntax.MaxLen   // octets
+	MaxDepth = syntax.MaxDepth // nested parentheses, signs and negations
 )
 
 // Program is a compiled expression.
@@ -19,7 +29,7 @@ type Program struct {
 // Compile compiles an expression; the empty one matches every frame. Its
 // errors are *Error.
 func Compile(expr string) (*Program, error) {
-	n, regs, err := parse(expr)
+	n, regs, err := syntax.Parse(expr)
 	if err != nil {
 		return nil, err
 	}

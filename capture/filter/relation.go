@@ -1,6 +1,10 @@
 package filter
 
-import "golang.org/x/net/bpf"
+import (
+	"golang.org/x/net/bpf"
+
+	"github.com/tapestry-net/tapestry/capture/filter/syntax"
+)
 
 var tests = map[string]bpf.JumpTest{
 	"=": bpf.JumpEqual, "!=": bpf.JumpNotEqual, "<": bpf.JumpLessThan, "<=": bpf.JumpLessOrEqual,
@@ -12,18 +16,18 @@ var alus = map[string]bpf.ALUOp{
 	"&": bpf.ALUOpAnd, "|": bpf.ALUOpOr, "^": bpf.ALUOpXor, "<<": bpf.ALUOpShiftLeft, ">>": bpf.ALUOpShiftRight,
 }
 
-// lower tests that the headers which are loaded from are there, and compares.
-func (n relation) lower() *cond {
-	c := &cond{op: condCmp, test: tests[n.op], l: n.a.lower(), r: n.b.lower()}
-	if g := n.guard(); g != nil {
+// compare tests that the headers which are loaded from are there, and compares.
+func compare(n syntax.Relation) *cond {
+	c := &cond{op: condCmp, test: tests[n.Op], l: arithmetic(n.A), r: arithmetic(n.B)}
+	if g := guard(n); g != nil {
 		return both(g, c)
 	}
 	return c
 }
 
-func (n relation) guard() *cond {
+func guard(n syntax.Relation) *cond {
 	var list []*cond
-	list = n.b.guards(n.a.guards(list))
+	list = guards(n.B, guards(n.A, list))
 	if list == nil {
 		return nil
 	}
@@ -31,45 +35,45 @@ func (n relation) guard() *cond {
 }
 
 // guards appends, for each load, the condition that its header is there.
-func (n *number) guards(list []*cond) []*cond {
+func guards(n *syntax.Number, list []*cond) []*cond {
 	if n == nil {
 		return list
 	}
-	list = n.b.guards(n.a.guards(list))
-	if n.op != "load" || n.of == protoEther {
+	list = guards(n.B, guards(n.A, list))
+	if n.Op != "load" || n.Of == syntax.ProtoEther {
 		return list
 	}
-	e := n.env
-	if t, ok := etherTypes[n.of]; ok {
+	e := env{n.Env}
+	if t, ok := syntax.EtherTypes[n.Of]; ok {
 		return append(list, e.etherType(t))
 	}
-	if n.of == protoICMP6 {
+	if n.Of == syntax.ProtoICMP6 {
 		// Unlike `icmp6` alone, the load counts from the end of the fixed header.
-		return append(list, e.etherType(etherIP6), cmp(bpf.JumpEqual, e.load(6, 1), protoNumbers[n.of]))
+		return append(list, e.etherType(syntax.EtherIP6), cmp(bpf.JumpEqual, e.load(6, 1), syntax.ProtoNumbers[n.Of]))
 	}
-	return append(list, e.etherType(etherIP4), e.proto4(protoNumbers[n.of]), e.firstFragment())
+	return append(list, e.etherType(syntax.EtherIP4), e.proto4(syntax.ProtoNumbers[n.Of]), e.firstFragment())
 }
 
-func (n *number) lower() *term {
-	switch n.op {
+func arithmetic(n *syntax.Number) *term {
+	switch n.Op {
 	case "":
-		return constant(n.val)
+		return constant(n.Val)
 	case "len":
 		return &term{op: termLen}
 	case "neg":
-		return &term{op: termNeg, a: n.a.lower()}
+		return &term{op: termNeg, a: arithmetic(n.A)}
 	case "load":
-		t := &term{op: termLoad, size: n.size, a: n.a.lower(), base: base{reg: n.env.reg, off: n.env.payload}}
-		switch n.of {
-		case protoEther:
+		t := &term{op: termLoad, size: n.Size, a: arithmetic(n.A), base: base{reg: n.Env.Reg, off: n.Env.Payload}}
+		switch n.Of {
+		case syntax.ProtoEther:
 			t.base.off = 0
-		case protoICMP6:
+		case syntax.ProtoICMP6:
 			t.base.off += 40
-		case protoIP, protoIP6, protoARP, protoRARP:
+		case syntax.ProtoIP, syntax.ProtoIP6, syntax.ProtoARP, syntax.ProtoRARP:
 		default:
 			t.base.ip4 = true
 		}
 		return t
 	}
-	return &term{op: termBinary, alu: alus[n.op], a: n.a.lower(), b: n.b.lower()}
+	return &term{op: termBinary, alu: alus[n.Op], a: arithmetic(n.A), b: arithmetic(n.B)}
 }

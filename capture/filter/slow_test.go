@@ -4,13 +4,14 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/tapestry-net/tapestry/capture/filter/syntax"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
 // slow is the readable twin of a Program: it walks the tree, takes headers
 // apart with the standard library's types and knows no BPF.
 type slow struct {
-	root  node
+	root  syntax.Node
 	data  []byte
 	start map[int8]int // of inner frames, by register
 }
@@ -20,7 +21,7 @@ type short struct{}
 
 // slowMatch reports whether expr, which must parse, matches data.
 func slowMatch(expr string, data []byte) (match bool) {
-	root, _, err := parse(expr)
+	root, _, err := syntax.Parse(expr)
 	if err != nil {
 		panic(err)
 	}
@@ -51,73 +52,73 @@ func (s *slow) value(off, n int) int {
 	return v
 }
 
-func (s *slow) holds(n node) bool {
+func (s *slow) holds(n syntax.Node) bool {
 	switch n := n.(type) {
-	case logic:
-		if n.or {
-			return s.holds(n.a) || s.holds(n.b)
+	case syntax.Logic:
+		if n.Or {
+			return s.holds(n.A) || s.holds(n.B)
 		}
-		return s.holds(n.a) && s.holds(n.b)
-	case negation:
-		return !s.holds(n.a)
-	case relation:
+		return s.holds(n.A) && s.holds(n.B)
+	case syntax.Negation:
+		return !s.holds(n.A)
+	case syntax.Relation:
 		return s.relation(n)
-	case primitive:
+	case syntax.Primitive:
 		return s.primitive(n)
 	}
 	panic("no such node")
 }
 
 // at is where the headers stand for e.
-func (s *slow) at(e env) (link, typ, pay int) {
-	link = s.start[e.reg]
-	return link, link + int(e.link), link + int(e.payload)
+func (s *slow) at(e syntax.Env) (link, typ, pay int) {
+	link = s.start[e.Reg]
+	return link, link + int(e.Link), link + int(e.Payload)
 }
 
-func (s *slow) etherType(e env) int {
+func (s *slow) etherType(e syntax.Env) int {
 	_, typ, _ := s.at(e)
 	return s.value(typ, 2)
 }
 
-func (s *slow) isIP4(e env) bool { return s.etherType(e) == 0x0800 }
-func (s *slow) isIP6(e env) bool { return s.etherType(e) == 0x86dd }
+func (s *slow) isIP4(e syntax.Env) bool { return s.etherType(e) == 0x0800 }
+func (s *slow) isIP6(e syntax.Env) bool { return s.etherType(e) == 0x86dd }
 
-func (s *slow) primitive(n primitive) bool {
-	link, typ, pay := s.at(n.env)
-	switch n.kind {
-	case kindAlone:
+func (s *slow) primitive(n syntax.Primitive) bool {
+	link, typ, pay := s.at(n.Env)
+	switch n.Kind {
+	case syntax.KindAlone:
 		return s.alone(n)
-	case kindProto:
-		return s.protocol(n.env, n.proto, int(n.num))
-	case kindPort, kindRange:
+	case syntax.KindProto:
+		return s.protocol(n.Env, n.Proto, int(n.Num))
+	case syntax.KindPort, syntax.KindRange:
 		return s.port(n)
-	case kindBroadcast:
+	case syntax.KindBroadcast:
 		return s.value(link+2, 4) == 0xffffffff && s.value(link, 2) == 0xffff
-	case kindMulticast:
-		switch n.proto {
-		case protoIP:
-			return s.isIP4(n.env) && s.value(pay+16, 1) >= 224
-		case protoIP6:
-			return s.isIP6(n.env) && s.value(pay+24, 1) == 0xff
+	case syntax.KindMulticast:
+		switch n.Proto {
+		case syntax.ProtoIP:
+			return s.isIP4(n.Env) && s.value(pay+16, 1) >= 224
+		case syntax.ProtoIP6:
+			return s.isIP6(n.Env) && s.value(pay+24, 1) == 0xff
 		}
 		return s.value(link, 1)&1 == 1
-	case kindVLAN:
-		return slices.Contains([]int{0x8100, 0x88a8, 0x9100}, s.value(typ, 2)) && (!n.given || s.value(pay, 2)&0xfff == int(n.num))
-	case kindVXLAN:
+	case syntax.KindVLAN:
+		return slices.Contains([]int{0x8100, 0x88a8, 0x9100}, s.value(typ, 2)) && (!n.Given || s.value(pay, 2)&0xfff == int(n.Num))
+	case syntax.KindVXLAN:
 		return s.vxlan(n, pay)
 	}
-	if n.ether {
+	if n.Ether {
 		is := func(off int) bool {
 			s.octets(off+2, 4) // read first, as the program does
-			return frame.MAC(s.octets(off, 6)) == frame.MAC(n.mac)
+			return frame.MAC(s.octets(off, 6)) == frame.MAC(n.MAC)
 		}
-		return directed(n.dir, func() bool { return is(link + 6) }, func() bool { return is(link) })
+		return directed(n.Dir, func() bool { return is(link + 6) }, func() bool { return is(link) })
 	}
-	if n.net.IsValid() {
+	if n.Net.IsValid() {
 		in := func(off int) func() bool {
-			return func() bool { return s.isIP6(n.env) && s.inNet6(pay+off, n.net) }
+			return func() bool { return s.isIP6(n.Env) && s.inNet6(pay+off, n.Net) }
 		}
-		return directed(n.dir, in(8), in(24))
+		return directed(n.Dir, in(8), in(24))
 	}
 	return s.host4(n, pay)
 }
@@ -135,94 +136,94 @@ func (s *slow) inNet6(off int, net netip.Prefix) bool {
 	return true
 }
 
-func directed(d dir, src, dst func() bool) bool {
+func directed(d syntax.Dir, src, dst func() bool) bool {
 	switch d {
-	case dirSrc:
+	case syntax.DirSrc:
 		return src()
-	case dirDst:
+	case syntax.DirDst:
 		return dst()
-	case dirBoth:
+	case syntax.DirBoth:
 		return src() && dst()
 	}
 	return src() || dst()
 }
 
-func (s *slow) host4(n primitive, pay int) bool {
+func (s *slow) host4(n syntax.Primitive, pay int) bool {
 	places := []struct {
-		of        proto
+		of        syntax.Proto
 		etherType int
 		src, dst  int
-	}{{protoIP, 0x0800, 12, 16}, {protoARP, 0x0806, 14, 24}, {protoRARP, 0x8035, 14, 24}}
+	}{{syntax.ProtoIP, 0x0800, 12, 16}, {syntax.ProtoARP, 0x0806, 14, 24}, {syntax.ProtoRARP, 0x8035, 14, 24}}
 	for _, p := range places {
-		if n.proto != protoAny && n.proto != p.of {
+		if n.Proto != syntax.ProtoAny && n.Proto != p.of {
 			continue
 		}
 		in := func(off int) func() bool {
 			return func() bool {
-				return s.etherType(n.env) == p.etherType && uint32(s.value(pay+off, 4))&n.mask == n.num
+				return s.etherType(n.Env) == p.etherType && uint32(s.value(pay+off, 4))&n.Mask == n.Num
 			}
 		}
-		if directed(n.dir, in(p.src), in(p.dst)) {
+		if directed(n.Dir, in(p.src), in(p.dst)) {
 			return true
 		}
 	}
 	return false
 }
 
-func (s *slow) alone(n primitive) bool {
-	numbers := map[proto]int{protoTCP: 6, protoUDP: 17, protoSCTP: 132, protoPIM: 103, protoAH: 51, protoESP: 50}
-	switch n.proto {
-	case protoIP:
-		return s.isIP4(n.env)
-	case protoIP6:
-		return s.isIP6(n.env)
-	case protoARP:
-		return s.etherType(n.env) == 0x0806
-	case protoRARP:
-		return s.etherType(n.env) == 0x8035
-	case protoSTP:
-		return s.protocol(n.env, protoEther, 0x42)
-	case protoICMP:
-		return s.protocol(n.env, protoIP, 1)
-	case protoIGMP:
-		return s.protocol(n.env, protoIP, 2)
-	case protoVRRP:
-		return s.protocol(n.env, protoIP, 112)
-	case protoICMP6:
-		return s.protocol(n.env, protoIP6, 58)
+func (s *slow) alone(n syntax.Primitive) bool {
+	numbers := map[syntax.Proto]int{syntax.ProtoTCP: 6, syntax.ProtoUDP: 17, syntax.ProtoSCTP: 132, syntax.ProtoPIM: 103, syntax.ProtoAH: 51, syntax.ProtoESP: 50}
+	switch n.Proto {
+	case syntax.ProtoIP:
+		return s.isIP4(n.Env)
+	case syntax.ProtoIP6:
+		return s.isIP6(n.Env)
+	case syntax.ProtoARP:
+		return s.etherType(n.Env) == 0x0806
+	case syntax.ProtoRARP:
+		return s.etherType(n.Env) == 0x8035
+	case syntax.ProtoSTP:
+		return s.protocol(n.Env, syntax.ProtoEther, 0x42)
+	case syntax.ProtoICMP:
+		return s.protocol(n.Env, syntax.ProtoIP, 1)
+	case syntax.ProtoIGMP:
+		return s.protocol(n.Env, syntax.ProtoIP, 2)
+	case syntax.ProtoVRRP:
+		return s.protocol(n.Env, syntax.ProtoIP, 112)
+	case syntax.ProtoICMP6:
+		return s.protocol(n.Env, syntax.ProtoIP6, 58)
 	}
-	return s.protocol(n.env, protoAny, numbers[n.proto])
+	return s.protocol(n.Env, syntax.ProtoAny, numbers[n.Proto])
 }
 
-func (s *slow) protocol(e env, of proto, want int) bool {
+func (s *slow) protocol(e syntax.Env, of syntax.Proto, want int) bool {
 	_, typ, pay := s.at(e)
 	switch of {
-	case protoEther:
+	case syntax.ProtoEther:
 		t := s.value(typ, 2)
 		return want > 1500 && t == want || want <= 1500 && t <= 1500 && s.value(typ+2, 1) == want
-	case protoIP:
+	case syntax.ProtoIP:
 		return s.isIP4(e) && s.value(pay+9, 1) == want
-	case protoIP6:
+	case syntax.ProtoIP6:
 		if !s.isIP6(e) {
 			return false
 		}
 		next := s.value(pay+6, 1)
 		return next == want || next == 44 && s.value(pay+40, 1) == want
 	}
-	return s.protocol(e, protoIP, want) || s.protocol(e, protoIP6, want)
+	return s.protocol(e, syntax.ProtoIP, want) || s.protocol(e, syntax.ProtoIP6, want)
 }
 
-func (s *slow) port(n primitive) bool {
-	_, _, pay := s.at(n.env)
-	protos := map[proto][]int{protoAny: {6, 17, 132}, protoTCP: {6}, protoUDP: {17}, protoSCTP: {132}}[n.proto]
+func (s *slow) port(n syntax.Primitive) bool {
+	_, _, pay := s.at(n.Env)
+	protos := map[syntax.Proto][]int{syntax.ProtoAny: {6, 17, 132}, syntax.ProtoTCP: {6}, syntax.ProtoUDP: {17}, syntax.ProtoSCTP: {132}}[n.Proto]
 	l4 := 0
 	switch {
-	case s.isIP6(n.env):
+	case s.isIP6(n.Env):
 		if !slices.Contains(protos, s.value(pay+6, 1)) {
 			return false
 		}
 		l4 = pay + 40
-	case s.isIP4(n.env):
+	case s.isIP4(n.Env):
 		if !slices.Contains(protos, s.value(pay+9, 1)) || s.value(pay+6, 2)&0x1fff != 0 {
 			return false
 		}
@@ -230,25 +231,25 @@ func (s *slow) port(n primitive) bool {
 	default:
 		return false
 	}
-	lo, hi := int(n.num), int(n.end)
-	if n.kind == kindPort {
+	lo, hi := int(n.Num), int(n.End)
+	if n.Kind == syntax.KindPort {
 		hi = lo
 	}
 	in := func(off int) func() bool {
 		return func() bool { p := s.value(l4+off, 2); return lo <= p && p <= hi }
 	}
-	return directed(n.dir, in(0), in(2))
+	return directed(n.Dir, in(0), in(2))
 }
 
-func (s *slow) vxlan(n primitive, pay int) bool {
+func (s *slow) vxlan(n syntax.Primitive, pay int) bool {
 	udp := 0
 	switch {
-	case s.isIP6(n.env):
+	case s.isIP6(n.Env):
 		if s.value(pay+6, 1) != 17 {
 			return false
 		}
 		udp = pay + 40
-	case s.isIP4(n.env):
+	case s.isIP4(n.Env):
 		if s.value(pay+9, 1) != 17 || s.value(pay+6, 2)&0x1fff != 0 {
 			return false
 		}
@@ -256,19 +257,19 @@ func (s *slow) vxlan(n primitive, pay int) bool {
 	default:
 		return false
 	}
-	if s.value(udp+2, 2) != 4789 || s.value(udp+8, 1)&8 == 0 || n.given && s.value(udp+12, 4)>>8 != int(n.num) {
+	if s.value(udp+2, 2) != 4789 || s.value(udp+8, 1)&8 == 0 || n.Given && s.value(udp+12, 4)>>8 != int(n.Num) {
 		return false
 	}
-	s.start[n.reg] = udp + 16
+	s.start[n.Reg] = udp + 16
 	return true
 }
 
-func (s *slow) relation(n relation) bool {
-	if !s.present(n.a) || !s.present(n.b) {
+func (s *slow) relation(n syntax.Relation) bool {
+	if !s.present(n.A) || !s.present(n.B) {
 		return false
 	}
-	a, b := s.number(n.a), s.number(n.b)
-	switch n.op {
+	a, b := s.number(n.A), s.number(n.B)
+	switch n.Op {
 	case "=":
 		return a == b
 	case "!=":
@@ -284,56 +285,56 @@ func (s *slow) relation(n relation) bool {
 }
 
 // present reports whether the headers that n looks into are there.
-func (s *slow) present(n *number) bool {
+func (s *slow) present(n *syntax.Number) bool {
 	if n == nil {
 		return true
 	}
-	if !s.present(n.a) || !s.present(n.b) {
+	if !s.present(n.A) || !s.present(n.B) {
 		return false
 	}
-	if n.op != "load" {
+	if n.Op != "load" {
 		return true
 	}
-	_, _, pay := s.at(n.env)
-	numbers := map[proto]int{protoTCP: 6, protoUDP: 17, protoSCTP: 132, protoICMP: 1, protoIGMP: 2, protoPIM: 103, protoVRRP: 112}
-	switch n.of {
-	case protoEther:
+	_, _, pay := s.at(n.Env)
+	numbers := map[syntax.Proto]int{syntax.ProtoTCP: 6, syntax.ProtoUDP: 17, syntax.ProtoSCTP: 132, syntax.ProtoICMP: 1, syntax.ProtoIGMP: 2, syntax.ProtoPIM: 103, syntax.ProtoVRRP: 112}
+	switch n.Of {
+	case syntax.ProtoEther:
 		return true
-	case protoIP:
-		return s.isIP4(n.env)
-	case protoIP6:
-		return s.isIP6(n.env)
-	case protoARP, protoRARP:
-		return s.etherType(n.env) == map[proto]int{protoARP: 0x0806, protoRARP: 0x8035}[n.of]
-	case protoICMP6:
-		return s.isIP6(n.env) && s.value(pay+6, 1) == 58
+	case syntax.ProtoIP:
+		return s.isIP4(n.Env)
+	case syntax.ProtoIP6:
+		return s.isIP6(n.Env)
+	case syntax.ProtoARP, syntax.ProtoRARP:
+		return s.etherType(n.Env) == map[syntax.Proto]int{syntax.ProtoARP: 0x0806, syntax.ProtoRARP: 0x8035}[n.Of]
+	case syntax.ProtoICMP6:
+		return s.isIP6(n.Env) && s.value(pay+6, 1) == 58
 	}
-	return s.isIP4(n.env) && s.value(pay+9, 1) == numbers[n.of] && s.value(pay+6, 2)&0x1fff == 0
+	return s.isIP4(n.Env) && s.value(pay+9, 1) == numbers[n.Of] && s.value(pay+6, 2)&0x1fff == 0
 }
 
-func (s *slow) number(n *number) uint32 {
-	switch n.op {
+func (s *slow) number(n *syntax.Number) uint32 {
+	switch n.Op {
 	case "":
-		return n.val
+		return n.Val
 	case "len":
 		return uint32(len(s.data))
 	case "neg":
-		return -s.number(n.a)
+		return -s.number(n.A)
 	case "load":
-		i := int(s.number(n.a))
-		link, _, pay := s.at(n.env)
-		switch n.of {
-		case protoEther:
-			return uint32(s.value(link+i, n.size))
-		case protoIP, protoIP6, protoARP, protoRARP:
-			return uint32(s.value(pay+i, n.size))
-		case protoICMP6:
-			return uint32(s.value(pay+40+i, n.size))
+		i := int(s.number(n.A))
+		link, _, pay := s.at(n.Env)
+		switch n.Of {
+		case syntax.ProtoEther:
+			return uint32(s.value(link+i, n.Size))
+		case syntax.ProtoIP, syntax.ProtoIP6, syntax.ProtoARP, syntax.ProtoRARP:
+			return uint32(s.value(pay+i, n.Size))
+		case syntax.ProtoICMP6:
+			return uint32(s.value(pay+40+i, n.Size))
 		}
-		return uint32(s.value(pay+s.value(pay, 1)&15*4+i, n.size))
+		return uint32(s.value(pay+s.value(pay, 1)&15*4+i, n.Size))
 	}
-	a, b := s.number(n.a), s.number(n.b)
-	switch n.op {
+	a, b := s.number(n.A), s.number(n.B)
+	switch n.Op {
 	case "+":
 		return a + b
 	case "-":
@@ -344,7 +345,7 @@ func (s *slow) number(n *number) uint32 {
 		if b == 0 {
 			panic(short{}) // ends the program, too
 		}
-		if n.op == "/" {
+		if n.Op == "/" {
 			return a / b
 		}
 		return a % b

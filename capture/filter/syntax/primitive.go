@@ -1,4 +1,4 @@
-package filter
+package syntax
 
 import (
 	"encoding/binary"
@@ -14,13 +14,13 @@ func (p *parser) primitive() (item, error) {
 	case "less", "greater":
 		return p.length(w)
 	case "broadcast", "multicast":
-		return p.alone(qual{kind: groupKind(w)}, value{}, at)
+		return p.alone(Qual{Kind: groupKind(w)}, Value{}, at)
 	case "vlan", "vxlan":
 		return p.encapsulation(w)
 	}
-	var q qual
+	var q Qual
 	if of, ok := protoWords[p.tok.text]; ok {
-		q.proto = of
+		q.Proto = of
 		if err := p.advance(); err != nil {
 			return item{}, err
 		}
@@ -28,28 +28,28 @@ func (p *parser) primitive() (item, error) {
 			return p.load(of, at)
 		}
 		if p.is("broadcast") || p.is("multicast") {
-			q.kind = groupKind(p.tok.text)
-			return p.alone(q, value{}, at)
+			q.Kind = groupKind(p.tok.text)
+			return p.alone(q, Value{}, at)
 		}
 	}
 	if err := p.direction(&q); err != nil {
 		return item{}, err
 	}
 	if k, ok := kindWords[p.tok.text]; ok && p.tok.kind == tokWord {
-		q.kind = k
+		q.Kind = k
 		if err := p.advance(); err != nil {
 			return item{}, err
 		}
 	}
-	if q == (qual{}) {
+	if q == (Qual{}) {
 		return item{}, p.errorf(at, "unexpected %q", p.tok.text)
 	}
-	if q.dir == dirAny && q.kind == kindNone {
+	if q.Dir == DirAny && q.Kind == KindNone {
 		if p.tok.kind == tokNum || p.tok.kind >= tokAddr4 {
 			return item{}, p.bare(q, at)
 		}
-		q.kind = kindAlone
-		n, err := p.test(q, value{}, at)
+		q.Kind = KindAlone
+		n, err := p.test(q, Value{}, at)
 		p.last = nil
 		return item{cond: n, at: at}, err
 	}
@@ -58,11 +58,11 @@ func (p *parser) primitive() (item, error) {
 }
 
 // bare says that a value follows a protocol directly.
-func (p *parser) bare(q qual, at int) *Error {
+func (p *parser) bare(q Qual, at int) *Error {
 	word := p.text[at:p.tok.at]
 	e := p.errorf(p.tok.at, "unexpected %q", p.tok.text)
 	switch {
-	case p.tok.kind == tokNum && (q.proto == protoTCP || q.proto == protoUDP || q.proto == protoSCTP):
+	case p.tok.kind == tokNum && (q.Proto == ProtoTCP || q.Proto == ProtoUDP || q.Proto == ProtoSCTP):
 		return e.hint("write `%sport %s`", word, p.tok.text)
 	case p.tok.kind == tokNum:
 		return e.hint("write `%sproto %s`", word, p.tok.text)
@@ -70,20 +70,20 @@ func (p *parser) bare(q qual, at int) *Error {
 	return e.hint("write `%shost %s`", word, p.tok.text)
 }
 
-func groupKind(word string) kind {
+func groupKind(word string) Kind {
 	if word == "broadcast" {
-		return kindBroadcast
+		return KindBroadcast
 	}
-	return kindMulticast
+	return KindMulticast
 }
 
 // direction reads src, dst, `src or dst`, `src and dst`.
-func (p *parser) direction(q *qual) error {
+func (p *parser) direction(q *Qual) error {
 	if !p.is("src") && !p.is("dst") {
 		return nil
 	}
 	first := p.tok.text
-	q.dir = map[string]dir{"src": dirSrc, "dst": dirDst}[first]
+	q.Dir = map[string]Dir{"src": DirSrc, "dst": DirDst}[first]
 	if err := p.advance(); err != nil {
 		return err
 	}
@@ -98,18 +98,18 @@ func (p *parser) direction(q *qual) error {
 	if !p.is("src") && !p.is("dst") || p.is(first) {
 		return p.errorf(p.tok.at, "unexpected %s behind `%s or`", p.tok.describe(), first).hint("give %s an address or a port", first)
 	}
-	q.dir = dirAny
+	q.Dir = DirAny
 	if both {
-		q.dir = dirBoth
+		q.Dir = DirBoth
 	}
-	if q.kind == kindNone {
-		q.kind = kindHost
+	if q.Kind == KindNone {
+		q.Kind = KindHost
 	}
 	return p.advance()
 }
 
 // alone makes a condition of words without a value and goes past the last.
-func (p *parser) alone(q qual, v value, at int) (item, error) {
+func (p *parser) alone(q Qual, v Value, at int) (item, error) {
 	n, err := p.test(q, v, at)
 	p.last = nil
 	if err != nil {
@@ -129,7 +129,7 @@ func (p *parser) length(word string) (item, error) {
 	}
 	op := map[string]string{"less": "<=", "greater": ">="}[word]
 	p.last = nil
-	it.cond = relation{op: op, a: &number{op: "len"}, b: &number{val: p.tok.num}}
+	it.cond = Relation{Op: op, A: &Number{Op: "len"}, B: &Number{Val: p.tok.num}}
 	return it, p.advance()
 }
 
@@ -139,30 +139,30 @@ func (p *parser) encapsulation(word string) (item, error) {
 	if err := p.advance(); err != nil {
 		return it, err
 	}
-	pr := primitive{qual: qual{kind: kindVLAN}, env: p.env}
+	pr := Primitive{Qual: Qual{Kind: KindVLAN}, Env: p.env}
 	most := uint32(4095)
 	if word == "vxlan" {
-		pr.kind, most = kindVXLAN, 1<<24-1
+		pr.Kind, most = KindVXLAN, 1<<24-1
 	}
 	if p.tok.kind == tokNum {
 		if p.tok.num > most {
 			return it, p.errorf(p.tok.at, "%s %s: the largest is %d", word, p.tok.text, most)
 		}
-		pr.given, pr.num = true, p.tok.num
+		pr.Given, pr.Num = true, p.tok.num
 		if err := p.advance(); err != nil {
 			return it, err
 		}
 	}
 	if word == "vlan" {
-		p.env.link += 4
-		p.env.payload += 4
+		p.env.Link += 4
+		p.env.Payload += 4
 	} else {
 		if p.regs == maxVXLAN {
 			return it, p.errorf(it.at, "more than %d times vxlan", maxVXLAN)
 		}
 		p.regs++
-		pr.reg = p.regs
-		p.env = env{reg: p.regs, link: 12, payload: 14}
+		pr.Reg = p.regs
+		p.env = Env{Reg: p.regs, Link: 12, Payload: 14}
 	}
 	p.last = nil
 	it.cond = pr
@@ -170,7 +170,7 @@ func (p *parser) encapsulation(word string) (item, error) {
 }
 
 // identifier reads the value of q, or several in parentheses.
-func (p *parser) identifier(q qual) (node, error) {
+func (p *parser) identifier(q Qual) (Node, error) {
 	p.last = &q
 	at := p.tok.at
 	switch {
@@ -189,7 +189,7 @@ func (p *parser) identifier(q qual) (node, error) {
 			return nil, err
 		}
 		n, err := p.identifier(q)
-		return negation{n}, err
+		return Negation{n}, err
 	case p.tok.kind == tokEnd:
 		return nil, p.errorf(at, "a value is missing at the end of the expression")
 	}
@@ -197,16 +197,16 @@ func (p *parser) identifier(q qual) (node, error) {
 }
 
 // valueOf reads one value of q and makes the test of it.
-func (p *parser) valueOf(q qual) (node, error) {
+func (p *parser) valueOf(q Qual) (Node, error) {
 	t := p.tok
-	var v value
+	var v Value
 	var err error
-	switch q.kind {
-	case kindPort, kindRange:
-		v, err = p.ports(q.kind)
-	case kindProto:
+	switch q.Kind {
+	case KindPort, KindRange:
+		v, err = p.ports(q.Kind)
+	case KindProto:
 		v, err = p.protocol(q)
-	case kindNet:
+	case KindNet:
 		v, err = p.network()
 	default:
 		v, err = p.host()
@@ -217,15 +217,15 @@ func (p *parser) valueOf(q qual) (node, error) {
 	return p.test(q, v, t.at)
 }
 
-func (p *parser) ports(k kind) (v value, err error) {
-	if v.num, err = p.port(); err != nil || k == kindPort {
+func (p *parser) ports(k Kind) (v Value, err error) {
+	if v.Num, err = p.port(); err != nil || k == KindPort {
 		return v, err
 	}
 	if err := p.want("-", "a range is written 8000-8080"); err != nil {
 		return v, err
 	}
-	if v.end, err = p.port(); err == nil && v.end < v.num {
-		v.num, v.end = v.end, v.num // as pcap-filter does
+	if v.End, err = p.port(); err == nil && v.End < v.Num {
+		v.Num, v.End = v.End, v.Num // as pcap-filter does
 	}
 	return v, err
 }
@@ -246,17 +246,17 @@ func (p *parser) port() (uint32, error) {
 }
 
 // protocol reads a number or name behind `proto`.
-func (p *parser) protocol(q qual) (v value, err error) {
+func (p *parser) protocol(q Qual) (v Value, err error) {
 	t := p.tok
 	switch t.kind {
 	case tokNum:
-		v.num = t.num
+		v.Num = t.num
 	case tokWord:
 		of, ok := protoWords[t.text]
-		if v.num, ok = protoNumbers[of], ok && protoNumbers[of] != 0; q.proto == protoEther {
-			v.num, ok = etherTypes[of]
-			if of == protoSTP {
-				v.num, ok = stpSAP, true
+		if v.Num, ok = ProtoNumbers[of], ok && ProtoNumbers[of] != 0; q.Proto == ProtoEther {
+			v.Num, ok = EtherTypes[of]
+			if of == ProtoSTP {
+				v.Num, ok = STPSAP, true
 			}
 		}
 		if !ok {
@@ -269,15 +269,15 @@ func (p *parser) protocol(q qual) (v value, err error) {
 }
 
 // host reads an address.
-func (p *parser) host() (v value, err error) {
+func (p *parser) host() (v Value, err error) {
 	t := p.tok
 	switch t.kind {
 	case tokMAC:
-		v.ether, v.mac = true, t.mac
+		v.Ether, v.MAC = true, t.mac
 	case tokAddr4:
-		v.num, v.mask = short4(t)
+		v.Num, v.Mask = short4(t)
 	case tokAddr6:
-		v.net = netip.PrefixFrom(t.addr, 128)
+		v.Net = netip.PrefixFrom(t.addr, 128)
 	default:
 		e := p.errorf(t.at, "unexpected %s: an address is missing", t.describe())
 		if t.kind == tokWord && !known(t.text) {
@@ -301,17 +301,17 @@ func short4(t token) (num, mask uint32) {
 }
 
 // shortNet is a network given by one number: 10 is 10.0.0.0/8.
-func shortNet(n uint32) value {
-	v := value{given: true, num: n, mask: ^uint32(0)}
-	for v.num != 0 && v.num>>24 == 0 {
-		v.num <<= 8
-		v.mask <<= 8
+func shortNet(n uint32) Value {
+	v := Value{Given: true, Num: n, Mask: ^uint32(0)}
+	for v.Num != 0 && v.Num>>24 == 0 {
+		v.Num <<= 8
+		v.Mask <<= 8
 	}
 	return v
 }
 
 // network reads an address with a prefix length or mask.
-func (p *parser) network() (v value, err error) {
+func (p *parser) network() (v Value, err error) {
 	t := p.tok
 	switch t.kind {
 	case tokNum, tokAddr4, tokAddr6:
@@ -333,19 +333,19 @@ func (p *parser) network() (v value, err error) {
 		if length < 0 {
 			length = 128
 		}
-		if v.net = netip.PrefixFrom(t.addr, length); v.net.Masked() != v.net {
-			return v, p.errorf(t.at, "%s/%d has bits behind its prefix", t.text, length).hint("the network is %s", v.net.Masked())
+		if v.Net = netip.PrefixFrom(t.addr, length); v.Net.Masked() != v.Net {
+			return v, p.errorf(t.at, "%s/%d has bits behind its prefix", t.text, length).hint("the network is %s", v.Net.Masked())
 		}
 		return v, nil
 	}
 	if t.kind == tokNum {
 		v = shortNet(t.num)
 	} else {
-		v.num, v.mask = short4(t)
+		v.Num, v.Mask = short4(t)
 	}
 	switch {
 	case length >= 0:
-		v.mask = uint32(^uint64(0) << (32 - length))
+		v.Mask = uint32(^uint64(0) << (32 - length))
 	case p.is("mask"):
 		if err := p.advance(); err != nil {
 			return v, err
@@ -353,15 +353,15 @@ func (p *parser) network() (v value, err error) {
 		if p.tok.kind != tokAddr4 || p.tok.octets != 4 {
 			return v, p.errorf(p.tok.at, "unexpected %s: a mask such as 255.255.255.0 is missing", p.tok.describe())
 		}
-		v.mask, _ = short4(p.tok)
+		v.Mask, _ = short4(p.tok)
 		if err := p.advance(); err != nil {
 			return v, err
 		}
 	}
-	if v.num&^v.mask != 0 {
+	if v.Num&^v.Mask != 0 {
 		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], v.num&v.mask)
-		return v, p.errorf(t.at, "%s has bits behind its mask", t.text).hint("the network is %s/%d", netip.AddrFrom4(b), bits.OnesCount32(v.mask))
+		binary.BigEndian.PutUint32(b[:], v.Num&v.Mask)
+		return v, p.errorf(t.at, "%s has bits behind its mask", t.text).hint("the network is %s/%d", netip.AddrFrom4(b), bits.OnesCount32(v.Mask))
 	}
 	return v, nil
 }

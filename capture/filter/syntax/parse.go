@@ -1,4 +1,4 @@
-package filter
+package syntax
 
 import "fmt"
 
@@ -33,22 +33,22 @@ type parser struct {
 	lexer
 	tok   token
 	depth int
-	env   env
+	env   Env
 	regs  int8  // scratch registers taken by vxlan
-	last  *qual // qualifiers that a bare value takes over
+	last  *Qual // qualifiers that a bare value takes over
 }
 
 // item is a condition or a number; which one shows only behind a parenthesis.
 type item struct {
-	cond node
-	num  *number
+	cond Node
+	num  *Number
 	lit  *token // the token of a number that is one literal
 	at   int
 }
 
-// parse returns the tree of text, nil for an empty text, and how many registers
+// Parse returns the tree of text, nil for an empty text, and how many registers
 // hold the starts of inner frames.
-func parse(text string) (n node, regs int8, err error) {
+func Parse(text string) (n Node, regs int8, err error) {
 	if len(text) > MaxLen {
 		return nil, 0, &Error{Column: 1, Msg: fmt.Sprintf("an expression has at most %d octets, not %d", MaxLen, len(text))}
 	}
@@ -171,7 +171,7 @@ func (p *parser) join(op string, level int, a, b item) (item, error) {
 	out := item{at: a.at}
 	if level == levelLogic {
 		n, err := p.cond(b)
-		out.cond = logic{or: op == "or", a: a.cond, b: n}
+		out.cond = Logic{Or: op == "or", A: a.cond, B: n}
 		return out, err
 	}
 	for _, x := range []item{a, b} {
@@ -181,31 +181,31 @@ func (p *parser) join(op string, level int, a, b item) (item, error) {
 	}
 	if level == levelRelation {
 		p.last = nil
-		out.cond = relation{op: op, a: a.num, b: b.num}
+		out.cond = Relation{Op: op, A: a.num, B: b.num}
 		return out, nil
 	}
-	if b.num.op == "" {
+	if b.num.Op == "" {
 		switch {
-		case (op == "/" || op == "%") && b.num.val == 0:
+		case (op == "/" || op == "%") && b.num.Val == 0:
 			return out, p.errorf(b.at, "division by zero")
-		case (op == "<<" || op == ">>") && b.num.val > 31:
+		case (op == "<<" || op == ">>") && b.num.Val > 31:
 			return out, p.errorf(b.at, "a shift by more than 31 bits")
 		}
 	}
-	out.num = &number{op: op, a: a.num, b: b.num}
+	out.num = &Number{Op: op, A: a.num, B: b.num}
 	return out, nil
 }
 
 // cond makes a condition of it: a bare number takes over the last qualifiers.
-func (p *parser) cond(it item) (node, error) {
+func (p *parser) cond(it item) (Node, error) {
 	if it.cond != nil {
 		return it.cond, nil
 	}
 	if it.lit != nil && p.last != nil {
-		switch p.last.kind {
-		case kindPort, kindProto:
-			return p.test(*p.last, value{given: true, num: it.lit.num}, it.at)
-		case kindNet:
+		switch p.last.Kind {
+		case KindPort, KindProto:
+			return p.test(*p.last, Value{Given: true, Num: it.lit.num}, it.at)
+		case KindNet:
 			return p.test(*p.last, shortNet(it.lit.num), it.at)
 		}
 	}
@@ -243,7 +243,7 @@ func (p *parser) unary() (item, error) {
 			return it, err
 		}
 		n, err := p.cond(it)
-		return item{cond: negation{n}, at: at}, err
+		return item{cond: Negation{n}, at: at}, err
 	case p.is("-"):
 		if err := p.advance(); err != nil {
 			return item{}, err
@@ -252,7 +252,7 @@ func (p *parser) unary() (item, error) {
 		if err == nil && it.num == nil {
 			err = p.errorf(it.at, `"-" needs a number, and this is a condition`)
 		}
-		return item{num: &number{op: "neg", a: it.num}, at: at}, err
+		return item{num: &Number{Op: "neg", A: it.num}, at: at}, err
 	}
 	return p.operand()
 }
@@ -263,10 +263,10 @@ func (p *parser) operand() (item, error) {
 	it := item{at: t.at}
 	switch t.kind {
 	case tokNum:
-		it.num, it.lit = &number{val: t.num}, &t
+		it.num, it.lit = &Number{Val: t.num}, &t
 		return it, p.advance()
 	case tokAddr4, tokAddr6, tokMAC:
-		if p.last == nil || p.last.kind > kindNet || p.last.kind == kindAlone {
+		if p.last == nil || p.last.Kind > KindNet || p.last.Kind == KindAlone {
 			e := p.errorf(t.at, "%q stands alone", t.text)
 			if t.kind == tokMAC {
 				return it, e.hint("write `ether host %s`", t.text)
@@ -281,11 +281,11 @@ func (p *parser) operand() (item, error) {
 		return it, p.errorf(t.at, "unexpected %s: a condition is missing", t.describe())
 	}
 	if v, ok := numbers[t.text]; ok {
-		it.num = &number{val: v}
+		it.num = &Number{Val: v}
 		return it, p.advance()
 	}
 	if t.text == "len" {
-		it.num = &number{op: "len"}
+		it.num = &Number{Op: "len"}
 		return it, p.advance()
 	}
 	if !known(t.text) {
@@ -295,10 +295,10 @@ func (p *parser) operand() (item, error) {
 }
 
 // load reads the offset and size of proto[offset:size].
-func (p *parser) load(of proto, at int) (item, error) {
+func (p *parser) load(of Proto, at int) (item, error) {
 	name := p.text[at:p.tok.at]
 	switch of {
-	case protoAH, protoESP, protoSTP, protoAny:
+	case ProtoAH, ProtoESP, ProtoSTP, ProtoAny:
 		return item{}, p.errorf(at, "%q can't be indexed", name).hint("count from another header, as in `ip[20]`")
 	}
 	if err := p.advance(); err != nil {
@@ -312,7 +312,7 @@ func (p *parser) load(of proto, at int) (item, error) {
 	if idx.num == nil {
 		return idx, p.errorf(start, "an offset is a number")
 	}
-	n := &number{op: "load", a: idx.num, of: of, size: 1, env: p.env}
+	n := &Number{Op: "load", A: idx.num, Of: of, Size: 1, Env: p.env}
 	if ok, err := p.take(":"); err != nil {
 		return idx, err
 	} else if ok {
@@ -320,7 +320,7 @@ func (p *parser) load(of proto, at int) (item, error) {
 		if t.kind != tokNum || t.num != 1 && t.num != 2 && t.num != 4 {
 			return idx, p.errorf(t.at, "a size is 1, 2 or 4 octets, not %s", t.describe())
 		}
-		n.size = int(t.num)
+		n.Size = int(t.num)
 		if err := p.advance(); err != nil {
 			return idx, err
 		}

@@ -1,4 +1,4 @@
-package filter
+package syntax
 
 import (
 	"maps"
@@ -6,87 +6,92 @@ import (
 	"sync"
 )
 
-// proto is the protocol that a qualifier or a load names.
-type proto uint8
+// Proto is the protocol that a qualifier or a load names.
+type Proto uint8
 
+// Protocols.
 const (
-	protoAny proto = iota
-	protoEther
-	protoIP
-	protoIP6
-	protoARP
-	protoRARP
-	protoTCP
-	protoUDP
-	protoSCTP
-	protoICMP
-	protoICMP6
-	protoIGMP
-	protoPIM
-	protoVRRP
-	protoAH
-	protoESP
-	protoSTP
+	ProtoAny Proto = iota
+	ProtoEther
+	ProtoIP
+	ProtoIP6
+	ProtoARP
+	ProtoRARP
+	ProtoTCP
+	ProtoUDP
+	ProtoSCTP
+	ProtoICMP
+	ProtoICMP6
+	ProtoIGMP
+	ProtoPIM
+	ProtoVRRP
+	ProtoAH
+	ProtoESP
+	ProtoSTP
 )
 
-var protoWords = map[string]proto{
-	"ether": protoEther, "link": protoEther, "ip": protoIP, "ip6": protoIP6, "arp": protoARP, "rarp": protoRARP,
-	"tcp": protoTCP, "udp": protoUDP, "sctp": protoSCTP, "icmp": protoICMP, "icmp6": protoICMP6, "igmp": protoIGMP,
-	"pim": protoPIM, "vrrp": protoVRRP, "ah": protoAH, "esp": protoESP, "stp": protoSTP,
+var protoWords = map[string]Proto{
+	"ether": ProtoEther, "link": ProtoEther, "ip": ProtoIP, "ip6": ProtoIP6, "arp": ProtoARP, "rarp": ProtoRARP,
+	"tcp": ProtoTCP, "udp": ProtoUDP, "sctp": ProtoSCTP, "icmp": ProtoICMP, "icmp6": ProtoICMP6, "igmp": ProtoIGMP,
+	"pim": ProtoPIM, "vrrp": ProtoVRRP, "ah": ProtoAH, "esp": ProtoESP, "stp": ProtoSTP,
 }
 
-// protoNumbers are the IP protocol numbers (IANA protocol-numbers).
-var protoNumbers = map[proto]uint32{
-	protoICMP: 1, protoIGMP: 2, protoTCP: 6, protoUDP: 17, protoESP: 50, protoAH: 51, protoICMP6: 58,
-	protoPIM: 103, protoVRRP: 112, protoSCTP: 132,
+// ProtoNumbers are the IP protocol numbers (IANA protocol-numbers).
+var ProtoNumbers = map[Proto]uint32{
+	ProtoICMP: 1, ProtoIGMP: 2, ProtoTCP: 6, ProtoUDP: 17, ProtoESP: 50, ProtoAH: 51, ProtoICMP6: 58,
+	ProtoPIM: 103, ProtoVRRP: 112, ProtoSCTP: 132,
 }
 
-// only4 and only6 are the protocols that belong to one version of IP.
+// Only4 and Only6 are the protocols that belong to one version of IP.
 var (
-	only4 = map[proto]bool{protoICMP: true, protoIGMP: true, protoVRRP: true}
-	only6 = map[proto]bool{protoICMP6: true}
+	Only4 = map[Proto]bool{ProtoICMP: true, ProtoIGMP: true, ProtoVRRP: true}
+	Only6 = map[Proto]bool{ProtoICMP6: true}
 )
 
+// EtherTypes (IANA ieee-802-numbers).
 const (
-	etherIP4  = 0x0800
-	etherARP  = 0x0806
-	etherRARP = 0x8035
-	etherIP6  = 0x86dd
+	EtherIP4  = 0x0800
+	EtherARP  = 0x0806
+	EtherRARP = 0x8035
+	EtherIP6  = 0x86dd
 )
 
-var etherTypes = map[proto]uint32{protoIP: etherIP4, protoIP6: etherIP6, protoARP: etherARP, protoRARP: etherRARP}
+// EtherTypes are the protocols that have one.
+var EtherTypes = map[Proto]uint32{ProtoIP: EtherIP4, ProtoIP6: EtherIP6, ProtoARP: EtherARP, ProtoRARP: EtherRARP}
 
-// stpSAP is the LLC service access point of spanning tree (IEEE 802.1D).
-const stpSAP = 0x42
+// STPSAP is the LLC service access point of spanning tree (IEEE 802.1D).
+const STPSAP = 0x42
 
-// dir is the direction that a qualifier names.
-type dir uint8
+// Dir is the direction that a qualifier names.
+type Dir uint8
 
+// Directions.
 const (
-	dirAny dir = iota // source or destination
-	dirSrc
-	dirDst
-	dirBoth
+	DirAny Dir = iota // source or destination
+	DirSrc
+	DirDst
+	DirBoth
 )
 
-// kind is what a primitive compares.
-type kind uint8
+// Kind is what a primitive compares.
+type Kind uint8
 
+// Kinds.
 const (
-	kindNone  kind = iota // no word given: an address is a host
-	kindAlone             // the protocol by itself, as in `tcp`
-	kindHost
-	kindNet
-	kindPort
-	kindRange
-	kindProto
-	kindBroadcast
-	kindMulticast
-	kindVLAN
-	kindVXLAN
+	KindNone  Kind = iota // no word given: an address is a host
+	KindAlone             // the protocol by itself, as in `tcp`
+	KindHost
+	KindNet
+	KindPort
+	KindRange
+	KindProto
+	KindBroadcast
+	KindMulticast
+	KindVLAN
+	KindVXLAN
 )
 
-var kindWords = map[string]kind{"host": kindHost, "net": kindNet, "port": kindPort, "portrange": kindRange, "proto": kindProto}
+var kindWords = map[string]Kind{"host": KindHost, "net": KindNet, "port": KindPort, "portrange": KindRange, "proto": KindProto}
 
 // numbers are the words that stand for numbers: offsets into a header and the
 // values found there.
