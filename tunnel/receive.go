@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/tapestry-net/tapestry/internal/offload"
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
@@ -45,6 +46,13 @@ type receiver struct {
 	runs []udpio.Datagram // read; runs[0] is under way
 	next int              // datagram of runs[0]
 
+	// What the last frame of the batch is becoming, while joining.
+	train   offload.Train
+	joining bool
+	header  [vxlan.HeaderLen]byte
+	from    *carrier
+	tos     uint8
+
 	shown []byte // of observers: one datagram with its outer headers
 }
 
@@ -74,6 +82,7 @@ func (r *receiver) Receive(b *frame.Batch) error {
 			r.runs, r.next = r.runs[1:], 0
 		}
 	}
+	r.seal(b)
 	return nil
 }
 
@@ -91,18 +100,72 @@ func (r *receiver) take(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 		return true
 	}
 	for ; r.next < n; r.next++ {
+		datagram := d.Segment(r.next)
+		if r.join(c, d.TOS, datagram) {
+			continue
+		}
+		r.seal(b)
 		if len(b.Frames) == cap(b.Frames) {
 			return false
 		}
 		vid, why := frame.VID(0), frame.UnknownPeer
 		if c != nil {
-			vid, why = r.t.admit(v, c, b, d.Segment(r.next), d.TOS, 0)
+			vid, why = r.t.admit(v, c, b, datagram, d.TOS, 0)
 		}
 		if why != frame.ReasonNone {
-			r.refuse(c, d, d.Segment(r.next), vid, why)
+			r.refuse(c, d, datagram, vid, why)
+		} else if !r.t.o.NoCoalesce {
+			from := r.next*d.Size + vxlan.HeaderLen
+			r.begin(c, d.TOS, b, datagram, d.Data[:cap(d.Data)][from:])
 		}
 	}
 	return true
+}
+
+// begin makes the frame that datagram has just become, which lies at the start of
+// memory, the first of a train. A flood is left as it is: each of its frames counts.
+//
+// Hot path: no allocation.
+func (r *receiver) begin(c *carrier, tos uint8, b *frame.Batch, datagram, memory []byte) {
+	n := len(b.Frames)
+	if n == 0 {
+		return
+	}
+	f := &b.Frames[n-1]
+	if len(f.Data) == 0 || &f.Data[0] != &memory[0] || f.GSO != (frame.GSO{}) || f.Data[0]&1 != 0 {
+		return
+	}
+	if r.train.Start(memory[:len(f.Data)]) {
+		r.joining, r.from, r.tos = true, c, tos
+		copy(r.header[:], datagram)
+	}
+}
+
+// join adds a datagram to the train if it is the next of the same flow, in the
+// same network: it is then admitted as the first one was.
+//
+// Hot path: no allocation.
+func (r *receiver) join(c *carrier, tos uint8, datagram []byte) bool {
+	if !r.joining || c != r.from || tos != r.tos || len(datagram) < vxlan.HeaderLen ||
+		[vxlan.HeaderLen]byte(datagram) != r.header || !r.train.Append(datagram[vxlan.HeaderLen:]) {
+		return false
+	}
+	c.peer.frames.add(1)
+	return true
+}
+
+// seal gives the last frame of b what joined it.
+//
+// Hot path: no allocation.
+func (r *receiver) seal(b *frame.Batch) {
+	if !r.joining {
+		return
+	}
+	r.joining = false
+	if data, g, ok := r.train.Frame(); ok {
+		f := &b.Frames[len(b.Frames)-1]
+		f.Data, f.GSO = data, g
+	}
 }
 
 // whole reports whether b, which the kernel says is a run of datagrams, is one:

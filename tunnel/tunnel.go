@@ -30,6 +30,8 @@ type Options struct {
 	Open func(udpio.SenderOptions) (fd int, err error)
 	// NoChecksum sends IPv4 datagrams without the outer UDP checksum.
 	NoChecksum bool
+	// NoCoalesce keeps received frames as they came, one for each datagram.
+	NoCoalesce bool
 	// Reserved is what becomes of headers with reserved bits.
 	Reserved vxlan.Mode
 	// UnderlayMTU is the packet size in octets that the underlay is taken to

@@ -72,14 +72,14 @@ func (e *Egress) join(in []frame.Frame, i int, can frame.Offloads, out *frame.Ba
 	}
 	key := flowKey(f.Data, &p)
 	at := e.find(key)
-	fit := can.Has(p.feature()) && p.mergeable(f)
+	fit := can.Has(p.feature()) && p.mergeable(f.Data)
 	if at >= 0 && fit {
 		g := &e.groups[at]
-		if g.takes(&in[g.first], f, &p) {
+		if first := &in[g.first]; first.Pop == f.Pop && first.Push == f.Push && g.takes(first.Data, f.Data, &p) {
 			switch {
 			case !p.sound(f):
 				fit = false
-			case g.sound || g.p.sound(&in[g.first]):
+			case g.sound || g.p.sound(first):
 				e.add(in, at, i, &p, out)
 				return true
 			}
@@ -120,22 +120,36 @@ func (e *Egress) open(in []frame.Frame, i int, key uint64, p *packet, out *frame
 		e.evict = (e.evict + 1) % slots
 		e.seal(in, e.evict, out)
 	}
-	n := p.end - p.pay
 	g := &e.groups[e.live]
-	*g = group{
-		key: key, p: *p, first: uint16(i), last: uint16(i), out: uint16(len(out.Frames)), n: 1,
-		size: n, total: n, id: binary.BigEndian.Uint16(in[i].Data[p.l3+4:]),
-	}
-	if p.proto == protoTCP {
-		g.seq = binary.BigEndian.Uint32(in[i].Data[p.l4+4:]) + uint32(n)
-	}
+	*g = newGroup(in[i].Data, p)
+	g.key, g.first, g.last, g.out = key, uint16(i), uint16(i), uint16(len(out.Frames))
 	e.live++
+}
+
+// newGroup is a group of frame b alone, whose packet is p.
+func newGroup(b []byte, p *packet) group {
+	n := p.end - p.pay
+	g := group{p: *p, n: 1, size: n, total: n, id: binary.BigEndian.Uint16(b[p.l3+4:])}
+	if p.proto == protoTCP {
+		g.seq = binary.BigEndian.Uint32(b[p.l4+4:]) + uint32(n)
+	}
+	return g
 }
 
 // add appends frame i to the group at, and seals the group if nothing can follow.
 func (e *Egress) add(in []frame.Frame, at, i int, p *packet, out *frame.Batch) {
 	g := &e.groups[at]
 	b := in[i].Data
+	e.next[g.last] = uint16(i)
+	g.last = uint16(i)
+	if !g.grow(b, p) {
+		e.seal(in, at, out)
+	}
+}
+
+// grow counts frame b, whose packet is p, as g's last one, and reports whether
+// another may follow.
+func (g *group) grow(b []byte, p *packet) bool {
 	n := p.end - p.pay
 	if !p.v6 {
 		id := binary.BigEndian.Uint16(b[p.l3+4:])
@@ -145,20 +159,16 @@ func (e *Egress) add(in []frame.Frame, at, i int, p *packet, out *frame.Batch) {
 		}
 		g.id = id
 	}
-	e.next[g.last] = uint16(i)
-	g.last = uint16(i)
 	g.n++
 	g.total += n
 	g.seq += uint32(n)
 	g.sound = true
-	if n < g.size || g.n == maxMerge || endsRun(b, p) {
-		e.seal(in, at, out)
-	}
+	return n == g.size && g.n < maxMerge && !endsRun(b, p)
 }
 
-// mergeable reports whether f, whose packet is p, can be part of a group at all.
-func (p *packet) mergeable(f *frame.Frame) bool {
-	b := f.Data
+// mergeable reports whether frame b, whose packet is p, can be part of a group
+// at all.
+func (p *packet) mergeable(b []byte) bool {
 	if !p.plain || p.end == p.pay {
 		return false
 	}
@@ -183,16 +193,13 @@ func endsRun(b []byte, p *packet) bool {
 	return p.proto == protoTCP && b[p.l4+13]&tcpPSH != 0
 }
 
-// takes reports whether f, whose packet is p, continues g, whose first frame is
-// first: everything that cutting copies is equal, and everything that cutting
-// numbers goes on.
-func (g *group) takes(first, f *frame.Frame, p *packet) bool {
-	a, b, q := first.Data, f.Data, &g.p
-	n := p.end - p.pay
+// takes reports whether frame b, whose packet is p, continues g, whose first frame
+// has the headers a: everything that cutting copies is equal, and everything that
+// cutting numbers goes on.
+func (g *group) takes(a, b []byte, p *packet) bool {
+	q, n := &g.p, p.end-p.pay
 	if p.l3 != q.l3 || p.l4 != q.l4 || p.pay != q.pay || p.proto != q.proto || p.v6 != q.v6 ||
-		n > g.size || p.pay-p.l3+g.total+n > maxL3 ||
-		first.Pop != f.Pop || first.Push != f.Push ||
-		!bytes.Equal(a[:p.l3], b[:p.l3]) {
+		n > g.size || p.pay-p.l3+g.total+n > maxL3 || !bytes.Equal(a[:p.l3], b[:p.l3]) {
 		return false
 	}
 	if p.v6 {
@@ -236,14 +243,20 @@ func (g *group) takesIPv4(a, b []byte) bool {
 // it is partial, or the kernel vouches for it, or it is right. One that cutting
 // would write in its other form of zero is left alone, as is UDP without any.
 func (p *packet) sound(f *frame.Frame) bool {
-	field := binary.BigEndian.Uint16(f.Data[p.l4+p.csumOffset():])
 	if f.GSO.NeedsCsum {
+		field := binary.BigEndian.Uint16(f.Data[p.l4+p.csumOffset():])
 		return p.partialHere(&f.GSO) && field == Fold(p.pseudo(f.Data, p.end-p.pay))
 	}
+	return p.intact(f.Data, f.GSO.Valid)
+}
+
+// intact is sound for a complete checksum, which the kernel vouches for or not.
+func (p *packet) intact(b []byte, vouched bool) bool {
+	field := binary.BigEndian.Uint16(b[p.l4+p.csumOffset():])
 	if p.proto == protoTCP && field == 0xffff || p.proto == protoUDP && field == 0 {
 		return false
 	}
-	return f.GSO.Valid || Fold(Sum(f.Data[p.l4:p.end], p.pseudo(f.Data, p.end-p.pay))) == 0xffff
+	return vouched || Fold(Sum(b[p.l4:p.end], p.pseudo(b, p.end-p.pay))) == 0xffff
 }
 
 // seal finishes the group at: more than one frame become a GSO frame in out.

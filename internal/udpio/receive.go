@@ -24,7 +24,7 @@ const (
 // kernel has put together (UDP_GRO).
 type Datagram struct {
 	From netip.AddrPort // never IPv4-mapped, without zone
-	Data []byte         // the datagrams one behind the other
+	Data []byte         // the datagrams one behind the other; what lies behind, up to its capacity, is free
 	Size int            // octets of each datagram but the last, which may be shorter
 	TOS  uint8          // outer DSCP and ECN field
 	TTL  uint8          // outer TTL or hop limit; 0 = not told
@@ -134,7 +134,7 @@ func (r *Receiver) take(i int) {
 	at := i * recvSize
 	n := int(min(m.n, recvSize))
 	d.From = addrPort(&r.from[i])
-	d.Data = r.memory[at : at+n : at+n]
+	d.Data = r.memory[at : at+n : at+recvSize]
 	d.TOS, d.TTL = 0, 0
 	parseControl(r.control[i][:min(int(m.hdr.Controllen), recvControl)], d)
 }
