@@ -102,10 +102,18 @@ func wireTag(h *frame.Header, pop bool, push frame.Tag) frame.Tag {
 //
 // Hot path: no allocation.
 func (l *loop) flush() {
+	for i := 0; i < l.outs; {
+		n := fanned(l.out[i:l.outs])
+		if n > 1 {
+			l.transmitFan(l.out[i : i+n])
+		} else {
+			l.transmit(&l.out[i])
+		}
+		i += n
+	}
 	for i := range l.out[:l.outs] {
 		o := &l.out[i]
 		l.slot[o.port.id] = 0
-		l.transmit(o)
 		clear(o.frames)
 		o.frames, o.log, o.bytes, o.port = o.frames[:0], o.log[:0], 0, nil
 	}
@@ -116,7 +124,7 @@ func (l *loop) flush() {
 //
 // Hot path: no allocation.
 func (l *loop) transmit(o *outlist) {
-	p, count := o.port, &o.port.count[l.id]
+	p := o.port
 	refused, bytes, at := 0, o.bytes, 0
 	for in := o.frames; len(in) > 0; {
 		n := l.egress.Plan(in, p.can, p.coalesce, l.wire)
@@ -141,10 +149,94 @@ func (l *loop) transmit(o *outlist) {
 		at += n
 		in = in[n:]
 	}
-	sent := len(o.frames) - refused
-	l.cells.sent.add(uint64(sent))
-	count.txFrames.add(uint64(sent))
+	l.transmitted(o, refused, bytes)
+}
+
+// transmitted counts the copies of o that have left.
+func (l *loop) transmitted(o *outlist, refused int, bytes uint64) {
+	sent, count := uint64(len(o.frames)-refused), &o.port.count[l.id]
+	l.cells.sent.add(sent)
+	count.txFrames.add(sent)
 	count.txBytes.add(bytes)
+}
+
+// fanned is how many of lists, at least 1, leave together from the first on: those
+// of one Fan, as long as a batch holds them and none has a frame to be cut.
+//
+// Hot path: no allocation.
+func fanned(lists []outlist) int {
+	fan, room := lists[0].port.fan, frame.BatchLen
+	if fan == nil {
+		return 1
+	}
+	for i := range lists {
+		o := &lists[i]
+		room -= len(o.frames)
+		if room < 0 || o.port.fan != fan || o.gso() {
+			return max(i, 1)
+		}
+	}
+	return len(lists)
+}
+
+func (o *outlist) gso() bool {
+	for i := range o.frames {
+		if o.frames[i].GSO.Type != frame.GSONone {
+			return true
+		}
+	}
+	return false
+}
+
+// transmitFan plans the frames of lists, each of which stays one, and hands them
+// to their Fan.
+//
+// Hot path: no allocation.
+func (l *loop) transmitFan(lists []outlist) {
+	in, n := l.fan.in[:0], 0
+	for i := range lists {
+		in = append(in, lists[i].frames...)
+	}
+	l.egress.Plan(in, lists[0].port.can, false, l.wire)
+	for i, at := 0, 0; i < len(lists); i++ {
+		for range lists[i].frames {
+			if !in[at].Refused {
+				l.fan.to[n] = lists[i].port.id
+				n++
+			}
+			at++
+		}
+	}
+	_, err := lists[0].port.fan.TransmitTo(l.fan.to[:n], l.wire)
+	l.cells.writes.add(uint64(n))
+	n = 0
+	for i := range lists {
+		o := &lists[i]
+		refused, bytes := 0, o.bytes
+		for j := range o.frames {
+			why := frame.ReasonNone
+			if in[0].Refused { // cannot be made fit
+				why = frame.TransmitRefused
+			} else {
+				if f := &l.wire.Frames[n]; f.Refused {
+					if why = f.Why; why == frame.ReasonNone {
+						why = cause(err)
+					}
+				}
+				n++
+			}
+			if why != frame.ReasonNone {
+				refused++
+				bytes -= uint64(o.frames[j].Len())
+				l.refuse(o.port, why, 1)
+				o.note(l, j, 1, why)
+			}
+			in = in[1:]
+		}
+		l.transmitted(o, refused, bytes)
+	}
+	l.wire.Reset()
+	clear(l.fan.in[:cap(l.fan.in)])
 }
 
 // write transmits l.wire and returns how many copies the queue refused, and

@@ -70,7 +70,11 @@ type loop struct {
 	wire   *frame.Batch // what Plan made for one port
 	out    [maxOut]outlist
 	outs   int
-	slot   [frame.MaxPortID + 1]uint8 // by port: its place in out plus one, 0 = none
+	fan    struct { // what leaves for several ports at once
+		in []frame.Frame
+		to [frame.BatchLen]frame.PortID
+	}
+	slot [frame.MaxPortID + 1]uint8 // by port: its place in out plus one, 0 = none
 }
 
 func newLoop(s *Switch, id int) (*loop, error) {
@@ -78,6 +82,7 @@ func newLoop(s *Switch, id int) (*loop, error) {
 		sw: s, id: id, orders: make(chan order, 1),
 		batch: frame.NewBatch(arenaLen), wire: frame.NewBatch(0), egress: offload.NewEgress(),
 	}
+	l.fan.in = make([]frame.Frame, 0, frame.BatchLen)
 	for i := range l.out {
 		l.out[i].frames = make([]frame.Frame, 0, frame.BatchLen)
 	}

@@ -49,6 +49,7 @@ type port struct {
 	name     string
 	queue    Queue
 	can      frame.Offloads
+	fan      frame.Fan // that the queue belongs to, nil for none
 	mtu      int
 	ownMTU   bool // the queue checks it
 	bare     bool // the queue takes the tag off
@@ -330,6 +331,9 @@ func (c *port) inherit(old *port, loops int) {
 		return
 	}
 	c.can = c.queue.Offloads()
+	if f, ok := c.queue.(frame.Fanned); ok {
+		c.fan = f.Fan()
+	}
 	if old != nil && old.queue == c.queue {
 		c.line = old.line
 	} else {

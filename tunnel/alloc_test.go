@@ -191,3 +191,53 @@ func BenchmarkFlood(b *testing.B) {
 		})
 	}
 }
+
+// TestTransmitTo sends one broadcast to three peers, of which one can't take it,
+// and a port that is no peer.
+func TestTransmitTo(t *testing.T) {
+	a := newEnd(t, "127.0.0.1:0")
+	b, c := newEnd(t, "127.0.0.2:0"), newEnd(t, "127.0.0.3:0")
+	a.meet(t, b.Listen(), c.Listen())
+	b.meet(t, a.Listen())
+	c.meet(t, a.Listen())
+	to := []frame.PortID{2, 3, 9, 2, 3}
+	other := switchtest.Padded(switchtest.UDPFrame(alice, bob, switchtest.Pattern(300)))
+	out := outgoing(hello, 5)
+	out.Frames[3].Data, out.Frames[4].Data = other, other
+	into := frame.NewBatch(1 << 18)
+	if n := testing.AllocsPerRun(20, func() {
+		for i := range out.Frames {
+			out.Frames[i].Refused = false
+		}
+		sent, err := a.TransmitTo(to, out)
+		if f := &out.Frames[2]; sent != 4 || err == nil || !f.Refused || f.Why != frame.EgressDown {
+			t.Fatalf("sent %d, error %v, frame to no peer %v %v; want 4, an error, refused as egress_down", sent, err, f.Refused, f.Why)
+		}
+		for _, e := range []*end{b, c} {
+			for want := [][]byte{hello, other}; len(want) > 0; {
+				into.Reset()
+				e.next(t, into)
+				for i := range into.Frames {
+					if got := into.Frames[i].Data; string(got) != string(want[0]) {
+						t.Fatalf("heard %x\nwant %x", got, want[0])
+					}
+					want = want[1:]
+				}
+			}
+		}
+	}); n > 1 { // the error
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+// next receives what waits, at least one frame.
+func (e *end) next(t testing.TB, b *frame.Batch) {
+	for b.Len() == 0 {
+		if err := e.rx.Receive(b); err != nil {
+			t.Fatal(err)
+		}
+		if b.Len() == 0 {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(e.rx.FD()), Events: unix.POLLIN}}, 1000)
+		}
+	}
+}

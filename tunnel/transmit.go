@@ -59,10 +59,9 @@ func (p *Peer) Transmit(b *frame.Batch) (sent int, err error) {
 	}
 	v := p.t.view.Load()
 	s := p.t.borrow()
-	d := p.dest.Load()
 	for i := range b.Frames {
 		f := &b.Frames[i]
-		if why := p.encapsulate(v, s, d, f, i); why != frame.ReasonNone {
+		if why := p.encapsulate(v, s, f, i, nil); why != frame.ReasonNone {
 			f.Refused, f.Why, err = true, why, errRefused
 			continue
 		}
@@ -77,17 +76,72 @@ func (p *Peer) Transmit(b *frame.Batch) (sent int, err error) {
 	return sent, err
 }
 
-// encapsulate gathers frame f with tag i, or says why not. No octet of f is
-// changed or copied but the addresses, when a tag stands behind them.
+// Fan is the tunnel.
+func (p *Peer) Fan() frame.Fan { return p.t }
+
+// TransmitTo sends frame i of b to the peer with port to[i]. A frame that goes to
+// several peers one after the other is encapsulated once, and all leave with one
+// system call.
 //
 // Hot path: no allocation.
-func (p *Peer) encapsulate(v *view, s *udpio.Sender, d *udpio.Dest, f *frame.Frame, i int) frame.Reason {
+func (t *Tunnel) TransmitTo(to []frame.PortID, b *frame.Batch) (sent int, err error) {
+	v := t.view.Load()
+	s := t.borrow()
+	var e echo
+	for i := range b.Frames {
+		f, why := &b.Frames[i], frame.EgressDown
+		if p := v.port(to[i]); p != nil {
+			if !p.used.Load() {
+				p.used.Store(true)
+			}
+			why = p.encapsulate(v, s, f, i, &e)
+		}
+		if why != frame.ReasonNone {
+			f.Refused, f.Why, err = true, why, errRefused
+			continue
+		}
+		sent++
+	}
+	for _, failed := range s.Flush() {
+		f := &b.Frames[failed.Tag]
+		f.Refused, f.Why, err = true, v.port(to[failed.Tag]).cause(failed.Errno), failed.Errno
+		sent--
+	}
+	t.giveBack(s)
+	return sent, err
+}
+
+// echo is the frame that was gathered last.
+type echo struct {
+	f    *frame.Frame
+	hash uint32
+}
+
+// of reports whether f is the same on the wire.
+func (e *echo) of(f *frame.Frame) bool {
+	g := e.f
+	return g != nil && len(g.Data) == len(f.Data) && &g.Data[0] == &f.Data[0] && g.Push == f.Push && g.Pop == f.Pop &&
+		len(g.Frags)+len(f.Frags) == 0
+}
+
+// encapsulate gathers frame f with tag i, or says why not. No octet of f is
+// changed or copied but the addresses, when a tag stands behind them. With e, what
+// was encapsulated last is taken again where it is the same.
+//
+// Hot path: no allocation.
+func (p *Peer) encapsulate(v *view, s *udpio.Sender, f *frame.Frame, i int, e *echo) frame.Reason {
 	c, why := p.judge(v, f)
 	if why == frame.MTUExceeded && f.Copies > 0 {
 		p.t.tooBig(p, c.net, f, c.after, c.limit)
 	}
 	if why != frame.ReasonNone {
 		return why
+	}
+	d := p.dest.Load()
+	if e != nil && e.of(f) {
+		if sock := p.t.pool(d).Pick(e.hash); sock != nil && s.Repeat(sock, d, i) {
+			return frame.ReasonNone
+		}
 	}
 	hash, tos := flow(f.Data, f.Data[c.after:])
 	sock := p.t.pool(d).Pick(hash)
@@ -107,6 +161,9 @@ func (p *Peer) encapsulate(v *view, s *udpio.Sender, d *udpio.Dest, f *frame.Fra
 		s.Payload(part)
 	}
 	s.End(i)
+	if e != nil {
+		*e = echo{f, hash}
+	}
 	return frame.ReasonNone
 }
 

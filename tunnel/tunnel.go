@@ -232,6 +232,7 @@ func (t *Tunnel) Apply(s Spec) error {
 			c.peer = was
 			delete(old, was.id)
 		}
+		v.ports[c.peer.id] = c.peer
 		t.join(c.peer, s.Peers[i].Address)
 	}
 	t.view.Store(v)
@@ -325,12 +326,7 @@ func (t *Tunnel) open() {
 
 // Peer returns the queue of a peer of the present spec, nil when there is none.
 func (t *Tunnel) Peer(id frame.PortID) *Peer {
-	for _, c := range t.view.Load().list {
-		if c.peer.id == id {
-			return c.peer
-		}
-	}
-	return nil
+	return t.view.Load().port(id)
 }
 
 // Status returns all peers in the spec's order.

@@ -16,6 +16,7 @@ type view struct {
 	vnis  []*network     // open addressing by VNI, a power of two
 	peers []*carrier     // open addressing by address, a power of two
 	list  []*carrier     // in the spec's order
+	ports []*Peer        // by port ID
 
 	carried *[64]uint64 // that of the carrier compiled last
 }
@@ -76,6 +77,16 @@ func (v *view) carrier(a netip.Addr) *carrier {
 		if v.peers[i].addr == a {
 			return v.peers[i]
 		}
+	}
+	return nil
+}
+
+// port returns the peer with a port ID, nil when there is none.
+//
+// Hot path: no allocation.
+func (v *view) port(id frame.PortID) *Peer {
+	if int(id) < len(v.ports) {
+		return v.ports[id]
 	}
 	return nil
 }
@@ -161,5 +172,9 @@ func (v *view) addPeer(p PeerSpec) error {
 	}
 	v.peers[i] = c
 	v.list = append(v.list, c)
+	if n := int(p.ID) + 1; n > len(v.ports) {
+		v.ports = append(v.ports, make([]*Peer, n-len(v.ports))...)
+	}
+	v.ports[p.ID] = c.peer
 	return nil
 }

@@ -21,9 +21,15 @@ import (
 // vtep is the running tunnel and what it was opened with.
 type vtep struct {
 	*tunnel.Tunnel
+	manner
+}
+
+// manner is what a tunnel can't change while it is open.
+type manner struct {
 	listen     netip.AddrPort
 	reserved   config.Reserved
 	noChecksum bool
+	noCoalesce bool
 	underlay   int // MTU
 }
 
@@ -79,8 +85,11 @@ func (d *Daemon) bringTunnel() (former *vtep, err error) {
 		}
 		return former, err
 	}
-	want := vtep{listen: t.Listen, reserved: t.VXLANReserved, noChecksum: !isOn(t.UDPChecksum), underlay: narrowest(d.others(d.eff)).mtu}
-	if v := d.vtep; v == nil || v.listen != want.listen || v.reserved != want.reserved || v.noChecksum != want.noChecksum || v.underlay != want.underlay {
+	want := vtep{manner: manner{
+		listen: t.Listen, reserved: t.VXLANReserved, underlay: narrowest(d.others(d.eff)).mtu,
+		noChecksum: !isOn(t.UDPChecksum), noCoalesce: !isOn(d.eff.Offload.Coalesce),
+	}}
+	if d.vtep == nil || d.vtep.manner != want.manner {
 		if want.Tunnel, err = d.openTunnel(&want); err != nil {
 			return nil, err
 		}
@@ -98,7 +107,7 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 		return nil, refusal("tunnel", err)
 	}
 	o := tunnel.Options{
-		Socket: fd, NoChecksum: v.noChecksum, Events: d.onPeer, UnderlayMTU: v.underlay, Observers: &d.observers,
+		Socket: fd, NoChecksum: v.noChecksum, NoCoalesce: v.noCoalesce, Events: d.onPeer, UnderlayMTU: v.underlay, Observers: &d.observers,
 		Open: func(o udpio.SenderOptions) (int, error) {
 			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
 		},

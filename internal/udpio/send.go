@@ -172,12 +172,31 @@ func (s *Sender) End(tag int) {
 	if n := len(s.runs); n > 0 && s.runs[n-1].join(c.sock, c.dest, c.tos, &c.datagram) {
 		return
 	}
-	s.runs = append(s.runs, run{
-		sock: c.sock, dest: c.dest, tos: c.tos,
-		first: len(s.datagrams) - 1, count: 1, iovs: c.iovs, size: c.size, octets: c.size,
-		at: c.at, flat: c.flat,
-		closed: c.size == 0 || c.sock.plain || !c.dest.GSO(),
-	})
+	s.runs = append(s.runs, newRun(c.sock, c.dest, c.tos, len(s.datagrams)-1, &c.datagram))
+}
+
+// Repeat gathers what the last End finished once more, for another destination,
+// and reports whether it did: it can't when that has been sent or refused already.
+//
+// Hot path: no allocation.
+func (s *Sender) Repeat(sock *Socket, d *Dest, tag int) bool {
+	n := len(s.datagrams)
+	if s.taken || s.cur.tooBig || n == 0 || n == maxDatagrams || len(s.runs) == maxMessages {
+		return false
+	}
+	g := s.datagrams[n-1]
+	g.tag = tag
+	s.datagrams = append(s.datagrams, g)
+	s.runs = append(s.runs, newRun(sock, d, s.cur.tos, n, &g))
+	return true
+}
+
+// newRun is a run of datagram number n alone.
+func newRun(sock *Socket, dest *Dest, tos uint8, n int, d *datagram) run {
+	return run{
+		sock: sock, dest: dest, tos: tos, first: n, count: 1, iovs: d.iovs, size: d.size, octets: d.size,
+		at: d.at, flat: d.flat, closed: d.size == 0 || sock.plain || !dest.GSO(),
+	}
 }
 
 // join adds d to the run if the kernel can cut it off again.
