@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
@@ -167,4 +169,40 @@ func TestWhyAndAt(t *testing.T) {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
+}
+
+// TestRates compares the rates with a count over the moves of each minute, which
+// is slow and plain.
+func TestRates(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var records []fdb.Record
+		at := map[frame.MAC]frame.PortID{}
+		wall := int64(1e18)
+		for range rapid.IntRange(1, 60).Draw(t, "moves") {
+			wall += int64(rapid.IntRange(0, 30).Draw(t, "s")) * int64(time.Second)
+			m, p := mac(rapid.IntRange(1, 2).Draw(t, "mac")), frame.PortID(rapid.IntRange(1, 4).Draw(t, "port"))
+			if at[m] == p {
+				continue
+			}
+			records = append(records, fdb.Record{Event: fdb.EventMoved, VID: 10, MAC: m, Wall: wall, Port: p, Old: at[m]})
+			at[m] = p
+		}
+		for i, got := range ratesOf(records) {
+			var want moveRate
+			been := map[frame.PortID]bool{}
+			for _, e := range records[:i+1] {
+				if e.MAC != records[i].MAC || e.Wall < records[i].Wall-int64(fdb.FlapWindow) {
+					continue
+				}
+				want.moves++
+				if been[e.Old] = true; been[e.Port] {
+					want.returns++
+				}
+				been[e.Port] = true
+			}
+			if got != want {
+				t.Fatalf("move %d: got %+v, want %+v", i, got, want)
+			}
+		}
+	})
 }

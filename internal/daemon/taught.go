@@ -63,25 +63,43 @@ type moveRate struct{ moves, returns int }
 // flaps reports whether the station moved to and fro.
 func (r moveRate) flaps() bool { return r.moves >= fdb.FlapMoves && r.returns >= 2 }
 
+// window is the moves of one station in the FlapWindow up to the last of them.
+type window struct {
+	moves []fdb.Record
+	to    map[frame.PortID]int // how many of them went there
+}
+
+// add takes the next move, and lets go of those that are too old.
+func (w *window) add(e fdb.Record) moveRate {
+	for len(w.moves) > 0 && w.moves[0].Wall < e.Wall-int64(fdb.FlapWindow) {
+		p := w.moves[0].Port
+		if w.to[p]--; w.to[p] == 0 {
+			delete(w.to, p)
+		}
+		w.moves = w.moves[1:]
+	}
+	w.moves = append(w.moves, e)
+	w.to[e.Port]++
+	fresh := len(w.to) // ports that it had not been at before
+	if w.to[w.moves[0].Old] > 0 {
+		fresh--
+	}
+	return moveRate{len(w.moves), len(w.moves) - fresh}
+}
+
 // ratesOf returns the rate at each record, zero where it is no move.
 func ratesOf(records []fdb.Record) []moveRate {
-	recent := map[fdb.Key][]fdb.Record{}
+	recent := map[fdb.Key]*window{}
 	out := make([]moveRate, len(records))
 	for i, e := range records {
 		if e.Event != fdb.EventMoved {
 			continue
 		}
 		k := fdb.MakeKey(e.VID, e.MAC)
-		moves := slices.DeleteFunc(recent[k], func(m fdb.Record) bool { return m.Wall < e.Wall-int64(fdb.FlapWindow) })
-		recent[k] = append(moves, e)
-		out[i].moves = len(recent[k])
-		seen := map[frame.PortID]bool{}
-		for _, m := range recent[k] {
-			if seen[m.Port] {
-				out[i].returns++
-			}
-			seen[m.Port], seen[m.Old] = true, true
+		if recent[k] == nil {
+			recent[k] = &window{to: map[frame.PortID]int{}}
 		}
+		out[i] = recent[k].add(e)
 	}
 	return out
 }
