@@ -4,12 +4,10 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"sync"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/internal/offload"
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -150,72 +148,3 @@ func unspeakable(a netip.Addr) bool {
 
 // icmpv4Error reports whether an ICMP type is an error, which is never answered.
 func icmpv4Error(t uint8) bool { return t == 3 || t == 4 || t == 5 || t == 11 || t == 12 }
-
-// injector is a Receiver of frames that the tunnel makes itself.
-type injector struct {
-	bell int // eventfd
-
-	mu     sync.Mutex
-	frames []injected
-}
-
-type injected struct {
-	in   frame.PortID
-	vid  frame.VID
-	data []byte
-}
-
-// maxInjected bounds the frames that wait for the loop.
-const maxInjected = 64
-
-func newInjector() (*injector, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, err
-	}
-	return &injector{bell: fd}, nil
-}
-
-func (j *injector) FD() int { return j.bell }
-
-func (j *injector) Waiting() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return len(j.frames) > 0
-}
-
-// put hands a frame over to the loop, unless too many wait.
-func (j *injector) put(f injected) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.frames) == maxInjected {
-		return
-	}
-	j.frames = append(j.frames, f)
-	one := [8]byte{7: 1}
-	_, _ = unix.Write(j.bell, one[:]) // fails only when the bell rings already
-}
-
-// Receive takes the lock that put holds for an append: it is called only when
-// there is something, which is rare.
-func (j *injector) Receive(b *frame.Batch) error {
-	var rung [8]byte
-	_, _ = unix.Read(j.bell, rung[:])
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	n := 0
-	for ; n < len(j.frames); n++ {
-		room := b.Room()
-		if room == nil {
-			break
-		}
-		f := &j.frames[n]
-		end := frame.Headroom + copy(room[frame.Headroom:], f.data)
-		c := b.Commit(frame.Headroom, end)
-		c.In, c.VID = f.in, f.vid
-	}
-	left := copy(j.frames, j.frames[n:])
-	clear(j.frames[left:])
-	j.frames = j.frames[:left]
-	return nil
-}

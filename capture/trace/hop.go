@@ -1,0 +1,140 @@
+package trace
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Directions of a hop.
+const (
+	Request = "request"
+	Answer  = "answer"
+	Live    = "live" // a packet that nobody has marked
+)
+
+// Kinds of hop.
+const (
+	Ingress = "ingress" // a port of the switch received it
+	Decide  = "decide"  // what the switch decided
+	Egress  = "egress"  // a port of the switch sent a copy, or refused to
+	Encap   = "encap"   // a copy went into the tunnel
+	Decap   = "decap"   // it came out of the tunnel
+	Route   = "route"   // a kernel forwarded it and took one from its TTL
+	Wire    = "wire"    // an interface of a kernel received or sent it
+)
+
+// Hop is one step of a packet.
+type Hop struct {
+	Trace     ID        `json:"trace"`
+	Hop       int       `json:"hop"` // from 1, the answer's behind the request's
+	Direction string    `json:"direction"`
+	Host      string    `json:"host"`
+	Port      string    `json:"port"`            // of the switch; of a route or wire the interface
+	Netns     string    `json:"netns,omitempty"` // of a wire: whose interface it is; empty = the host's own
+	Far       string    `json:"far,omitempty"`   // of a wire: the port of the switch at its other end
+	At        string    `json:"at"`
+	Time      time.Time `json:"time"`     // by the clock of the host that was asked
+	SinceUS   int64     `json:"since_us"` // since the hop before, never negative
+	SrcMAC    string    `json:"src_mac"`
+	DstMAC    string    `json:"dst_mac"`
+	Network   string    `json:"network,omitempty"`
+	VLAN      int       `json:"vlan"` // the tag on the wire; of a decision the network's
+	VNI       int       `json:"vni"`
+	TTLIn     int       `json:"ttl_in"`
+	TTLOut    int       `json:"ttl_out"`
+	Action    string    `json:"action"` // receive, forward, flood, drop, local, send, refuse, encapsulate, decapsulate, route
+	Reason    string    `json:"reason"`
+	Entry     string    `json:"entry"`               // of the filtering database, that was found
+	TaughtBy  string    `json:"taught_by,omitempty"` // the frame that taught it
+	Next      string    `json:"next"`                // where it goes: ports, a peer, an interface
+	Packet    string    `json:"packet"`              // what it is: probe, echo reply, time exceeded …
+	From      string    `json:"from,omitempty"`      // the packet's addresses
+	To        string    `json:"to,omitempty"`
+	reached   bool
+}
+
+// Reached reports whether the packet is an answer of the destination itself.
+func (h *Hop) Reached() bool { return h.reached }
+
+// Drops reports whether the packet ended here, as far as this hop shows.
+func (h *Hop) Drops() bool { return h.Action == "drop" || h.Action == "refuse" }
+
+// unfold makes hops of ordered events.
+func unfold(events []sighting) []Hop {
+	var hops []Hop
+	for i := 0; i < len(events); i++ {
+		e := &events[i]
+		switch {
+		case e.At == AtSwitch:
+			hops = append(hops, e.switched()...)
+		case i+1 < len(events) && routed(e, &events[i+1]):
+			h := events[i+1].hop(Route, e.Port)
+			h.TTLIn, h.Action, h.Next = int(e.TTL), "route", events[i+1].Port
+			hops = append(hops, h)
+			i++
+		default:
+			h := e.hop(Wire, e.Port)
+			h.Action, h.Far = "receive", e.Far
+			if e.At == AtOut {
+				h.Action = "send"
+			}
+			hops = append(hops, h)
+		}
+	}
+	return hops
+}
+
+// routed reports whether a and b are the two sides of one kernel that forwards.
+func routed(a, b *sighting) bool {
+	return a.At == AtIn && b.At == AtOut && a.host == b.host && a.Netns == b.Netns && a.TTL == b.TTL+1
+}
+
+// hop is a hop with everything that an event of any place tells.
+func (s *sighting) hop(at, port string) Hop {
+	h := Hop{
+		Direction: Request, Host: s.host, Port: port, Netns: s.Netns, At: at, Time: s.time, Network: s.Network,
+		TTLIn: int(s.TTL), TTLOut: int(s.TTL), Packet: s.What.text(s.Code, s.v6()), From: s.From, To: s.To,
+		reached: s.Event.Reached(),
+	}
+	if s.Answer() {
+		h.Direction = Answer
+	}
+	if !s.Src.IsZero() || !s.Dst.IsZero() {
+		h.SrcMAC, h.DstMAC = s.Src.String(), s.Dst.String()
+	}
+	return h
+}
+
+// switched are the hops of one decision: where it came in, what was decided,
+// and each copy.
+func (s *sighting) switched() []Hop {
+	in := s.hop(Ingress, s.Port)
+	in.Action, in.VLAN = "receive", s.Tag
+	if s.Peer {
+		in.At, in.Action, in.VNI = Decap, "decapsulate", s.VNI
+	}
+	decide := s.hop(Decide, s.Port)
+	decide.Action, decide.Reason, decide.Entry, decide.TaughtBy, decide.VLAN = s.Action, s.Reason, s.Entry, s.Taught, s.VLAN
+	var next []string
+	for _, x := range s.Exits {
+		next = append(next, x.Port)
+	}
+	if s.More > 0 {
+		next = append(next, fmt.Sprintf("%d more", s.More))
+	}
+	decide.Next = strings.Join(next, ",")
+	hops := []Hop{in, decide}
+	for _, x := range s.Exits {
+		h := s.hop(Egress, x.Port)
+		h.Action, h.Reason, h.VLAN = "send", x.Refused, x.VLAN
+		if x.Peer {
+			h.At, h.Action, h.VNI, h.Next = Encap, "encapsulate", x.VNI, x.Port
+		}
+		if x.Refused != "" {
+			h.Action = "refuse"
+		}
+		hops = append(hops, h)
+	}
+	return hops
+}
