@@ -61,6 +61,16 @@
 // nothing (judge.go). Peer.Explain and Tunnel.Explain call them as the hot paths
 // do, and a test compares what they say with what then happens.
 //
+// # Questions
+//
+// Tunnels of our kind carry each other's questions and answers (tell.go): a
+// trace asks what other hosts saw. Only configured peers are heard, by address
+// as ever; an answer counts when it comes from the peer that was asked and
+// returns the question's token, which nobody else has seen. A question is padded
+// to 1,200 octets and an answer never longer, so a forged question gains its
+// sender nothing; 200 a second and peer are handed over, 64 wait at most, and a
+// question is sent four times before its peer counts as silent.
+//
 // # Ownership
 //
 // A Tunnel owns its receiving socket and the sockets that Options.Open returned.

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/tapestry-net/tapestry/internal/udpio"
@@ -92,3 +93,27 @@ func (t *Tunnel) Assume(id frame.PortID, down bool, inner int) {
 
 // Tolerate sets what becomes of reserved bits. No receiver may be at work.
 func (t *Tunnel) Tolerate(m vxlan.Mode) { t.reserved = m }
+
+// AskWith is the datagram of a question, padded to size octets or as long as the
+// text needs.
+func AskWith(token uint64, text []byte, size int) []byte { return talkWith(kindAsk, token, text, size) }
+
+// TellWith is the datagram of an answer.
+func TellWith(token uint64, text []byte) []byte { return talkWith(kindTell, token, text, 0) }
+
+func talkWith(kind uint8, token uint64, text []byte, size int) []byte {
+	b := make([]byte, max(size, talkHeadLen+len(text)))
+	(&message{kind: kind, seq: 1, token: token, size: uint32(len(b))}).put(b)
+	binary.BigEndian.PutUint16(b[messageLen:], uint16(len(text)))
+	copy(b[talkHeadLen:], text)
+	return b
+}
+
+// TextOf is textOf.
+var TextOf = textOf
+
+// Kind and Token are those of a message.
+func Kind(b []byte) (ask, tell bool, token uint64) {
+	m, ok := parseMessage(b)
+	return ok && m.kind == kindAsk, ok && m.kind == kindTell, m.token
+}

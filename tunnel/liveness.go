@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
 	"github.com/tapestry-net/tapestry/tunnel/pathmtu"
 )
 
@@ -77,7 +78,7 @@ func (t *Tunnel) tend() {
 		case i := <-t.complained:
 			c := &t.complaints[i]
 			if b := answerTooBig(c); b != nil {
-				t.inject.put(injected{c.peer.id, c.net.VID, b})
+				t.inject.Put(inject.Frame{In: c.peer.id, VID: c.net.VID, Data: b})
 			}
 			t.spare <- i
 		}

@@ -15,7 +15,7 @@ import (
 //	VNI 0  type 88b5                              8       4
 //
 // Numbers are big-endian. Size is that of the UDP payload: of the probe itself,
-// or, in an answer, of the probe as it arrived.
+// or, in an answer, of the probe as it arrived; of a question and what is told, its own.
 const (
 	messageLen     = 44
 	messageMagic   = 0x74707379 // "tpsy"
@@ -28,6 +28,8 @@ const messageType frame.EtherType = 0x88b5
 const (
 	kindProbe  = 1
 	kindAnswer = 2
+	kindAsk    = 3 // with a text: see tell.go
+	kindTell   = 4
 )
 
 var (
@@ -35,7 +37,7 @@ var (
 	messageSrc = frame.MAC{0x02, 0x74, 0x70, 0x73, 0x79, 0}
 )
 
-// message is a probe or its answer.
+// message is a probe or its answer, or the head of a question or its answer.
 type message struct {
 	kind  uint8
 	seq   uint32
@@ -69,5 +71,5 @@ func parseMessage(b []byte) (m message, ok bool) {
 		kind: b[27], seq: binary.BigEndian.Uint32(b[28:]),
 		token: binary.BigEndian.Uint64(b[32:]), size: binary.BigEndian.Uint32(b[40:]),
 	}
-	return m, m.kind == kindProbe || m.kind == kindAnswer
+	return m, m.kind >= kindProbe && m.kind <= kindTell
 }

@@ -191,7 +191,11 @@ func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos
 	a, why := t.arrive(v, c, datagram, tos)
 	if why == frame.UnknownVNI && a.vni == 0 {
 		if m, ok := parseMessage(datagram); ok {
-			t.hear(c.peer, m, len(datagram))
+			if m.kind >= kindAsk {
+				t.hearTalk(c.peer, m, datagram)
+			} else {
+				t.hear(c.peer, m, len(datagram))
+			}
 			return 0, frame.ReasonNone
 		}
 	}

@@ -33,7 +33,8 @@ type Peer struct {
 	drops  counts // of what it sent and the tunnel refused
 	frames count  // of what it sent and the tunnel admitted
 
-	tended tended // Tunnel.mu
+	tended tended    // Tunnel.mu
+	asks   allowance // of the goroutine that converses
 }
 
 // FD is -1: a peer has no descriptor of its own.

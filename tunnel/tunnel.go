@@ -11,10 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -47,6 +46,9 @@ type Options struct {
 	Events func(Event)
 	// Observers are shown what the tunnel refuses; nil for none ever.
 	Observers *Observers
+	// Asked is told what peers ask, by a goroutine of the tunnel, and must not
+	// block; see Question. nil leaves all unanswered.
+	Asked func(Question)
 	// Ticks is the clock: each value is the time now. nil for five ticks an
 	// Interval.
 	Ticks <-chan time.Time
@@ -131,13 +133,14 @@ type Tunnel struct {
 	listen   netip.AddrPort
 	seed     maphash.Seed
 	rx       *receiver
-	inject   *injector
+	inject   *inject.Source
 	pools    [2]*udpio.Pool // IPv4, IPv6
 	view     atomic.Pointer[view]
 	senders  [maxSenders]atomic.Pointer[udpio.Sender]
 
 	strangers  counts // refused, of no peer
 	messages   chan heard
+	talks      talks
 	tokens     atomic.Int32
 	complaints [maxComplaints]complaint
 	spare      chan int // complaints that are free
@@ -177,6 +180,7 @@ func New(o Options) (*Tunnel, error) {
 		spare: make(chan int, maxComplaints), complained: make(chan int, maxComplaints),
 		own: udpio.NewSender(),
 	}
+	t.talks.init()
 	for i := range maxComplaints {
 		t.spare <- i
 	}
@@ -185,17 +189,18 @@ func New(o Options) (*Tunnel, error) {
 		return nil, fmt.Errorf("new tunnel: %w", err)
 	}
 	t.view.Store(v)
-	if t.inject, err = newInjector(); err != nil {
-		return nil, fmt.Errorf("new tunnel: create eventfd: %w", err)
+	if t.inject, err = inject.New(); err != nil {
+		return nil, fmt.Errorf("new tunnel: %w", err)
 	}
 	if t.rx, err = newReceiver(t, o.Socket); err != nil {
-		_ = unix.Close(t.inject.bell)
+		_ = t.inject.Close()
 		return nil, fmt.Errorf("new tunnel: %w", err)
 	}
 	t.listen = t.rx.udp.Addr()
 	t.senders[0].Store(udpio.NewSender())
 	t.workers.Go(t.open)
 	t.workers.Go(t.tend)
+	t.workers.Go(t.converse)
 	return t, nil
 }
 
@@ -407,5 +412,5 @@ func (t *Tunnel) Close() error {
 	t.mu.Unlock()
 	close(t.quit)
 	t.workers.Wait()
-	return errors.Join(t.rx.udp.Close(), unix.Close(t.inject.bell), t.pools[0].Close(), t.pools[1].Close())
+	return errors.Join(t.rx.udp.Close(), t.inject.Close(), t.pools[0].Close(), t.pools[1].Close())
 }
