@@ -42,6 +42,9 @@ type Backend interface {
 
 	// Capture validates r and readies a capture, which costs nothing until it runs.
 	Capture(r CaptureRequest) (CaptureRun, error)
+
+	// Trace validates r, resolves its names and readies a trace.
+	Trace(ctx context.Context, r TraceRequest) (TraceRun, error)
 }
 
 // Error is an error with the contract's exit code.

@@ -34,6 +34,7 @@ type Server struct {
 	streams chan struct{} // one token an event stream under way
 	// captures has one token a capture under way.
 	captures chan struct{}
+	traces   chan struct{} // one token a trace under way
 
 	// stop ends the event streams, which would otherwise never end.
 	stop func()
@@ -46,7 +47,8 @@ type Server struct {
 // serves nothing until Serve.
 func NewServer(backend Backend, log *slog.Logger) *Server {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{backend: backend, log: log, stop: stop, streams: make(chan struct{}, maxStreams), captures: make(chan struct{}, maxCaptures)}
+	s := &Server{backend: backend, log: log, stop: stop, streams: make(chan struct{}, maxStreams), captures: make(chan struct{}, maxCaptures),
+		traces: make(chan struct{}, maxTraces)}
 	s.http = http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadTimeout:       readTimeout,

@@ -75,7 +75,7 @@ var confined = map[string][]string{
 	"go.uber.org/goleak":                  {},
 	"github.com/rogpeppe/go-internal":     {},
 	"golang.org/x/term":                   {"cmd/tapestry"},
-	"golang.org/x/net":                    {"capture/filter", "internal/udpio", "internal/watch", "tunnel"},
+	"golang.org/x/net":                    {"capture/filter", "capture/trace", "internal/udpio", "internal/watch", "tunnel"},
 	"golang.org/x/sys":                    nil, // system calls are where the kernel is
 	"golang.org/x/crypto":                 {"tunnel/dtls"},
 	"github.com/spf13/pflag":              {"cmd/tapestry"},

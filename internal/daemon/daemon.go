@@ -15,6 +15,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
 	"github.com/tapestry-net/tapestry/tunnel"
 )
 
@@ -36,6 +37,8 @@ type Daemon struct {
 	tableLimit int
 	sw         *vswitch.Switch
 	frames     *frameWatch
+	errands    *errands         // traces that peers have asked to watch
+	inject     *inject.Source   // of probes that don't come by a port's descriptor
 	observers  tunnel.Observers // of what the tunnel refuses
 	hub        *hub
 	names      atomic.Pointer[names]

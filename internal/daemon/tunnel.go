@@ -107,7 +107,8 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 		return nil, refusal("tunnel", err)
 	}
 	o := tunnel.Options{
-		Socket: fd, NoChecksum: v.noChecksum, NoCoalesce: v.noCoalesce, Events: d.onPeer, UnderlayMTU: v.underlay, Observers: &d.observers,
+		Socket: fd, NoChecksum: v.noChecksum, NoCoalesce: v.noCoalesce, Events: d.onPeer,
+		Asked: d.onAsked, UnderlayMTU: v.underlay, Observers: &d.observers,
 		Open: func(o udpio.SenderOptions) (int, error) {
 			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
 		},
@@ -155,6 +156,7 @@ func (d *Daemon) applySpec(ports map[string]*port) error {
 	former, err := d.bringTunnel()
 	if err == nil {
 		s := spec(d.eff, d.st.VLANs, ports)
+		s.Receivers = append(s.Receivers, d.inject)
 		d.addPeers(&s)
 		err = d.sw.Apply(s)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
 	"github.com/tapestry-net/tapestry/tunnel"
 )
 
@@ -116,7 +117,7 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		storms: map[frame.PortID]*stormAt{}, peers: map[frame.PortID]toldPeer{}, flapping: map[string]api.Flap{},
 		lately: map[refusedBy]refusedLately{}, refused: map[refusedBy]uint64{},
 		peerRefused: map[frame.PortID]tunnel.Drops{},
-		down:        make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
+		errands:     newErrands(), down: make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
 	}
 	if d.hostname, _ = os.Hostname(); d.hostname == "" {
 		d.hostname = "localhost"
@@ -134,6 +135,10 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		return nil, err
 	}
 	d.sw = sw
+	if d.inject, err = inject.New(); err != nil {
+		d.close()
+		return nil, err
+	}
 	d.frames = newFrameWatch(d.hub.publish, d.captureNames(nil))
 	d.hub.onFrame = func(watched bool) {
 		if watched {
@@ -219,11 +224,15 @@ func (d *Daemon) handOver() {
 // may still be reading it.
 func (d *Daemon) close() {
 	d.stopHealth.Do(func() { close(d.healthQuit) })
+	d.errands.close()
 	if d.sw != nil {
 		d.hub.unwatch()
 		if err := d.sw.Close(); err != nil {
 			d.log.Warn("close switch", "err", err)
 		}
+	}
+	if d.inject != nil {
+		_ = d.inject.Close() // nothing was written through it that could be lost
 	}
 	if d.vtep != nil {
 		if err := d.vtep.Close(); err != nil {

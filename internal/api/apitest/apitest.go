@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/tapestry-net/tapestry/capture"
+	"github.com/tapestry-net/tapestry/capture/trace"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -387,3 +388,30 @@ func (s *Switch) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 
 // Broadcast is the frame of a capture.
 var Broadcast = append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5}, make([]byte, 46)...)
+
+// Trace implements api.Backend. It shows a probe that c2 answers.
+func (s *Switch) Trace(_ context.Context, r api.TraceRequest) (api.TraceRun, error) {
+	if err := s.note(r); err != nil {
+		return nil, err
+	}
+	if r.From != "c1" && r.Watch == "" {
+		return nil, api.Errorf(api.CodeNotFound, "no port %s", r.From)
+	}
+	return func(_ context.Context, take func(api.Traced) error) error {
+		for _, t := range Traced {
+			if err := take(t); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+// Traced are the lines of a trace.
+var Traced = []api.Traced{
+	{Kind: "probe", Probe: &api.TraceProbe{Trace: 0x7f3a, Host: "h128", Port: "c1", To: "c2", Proto: "icmp", Src: "10.1.0.2", Dst: "10.1.0.3", TTL: 64, Sent: "from"}},
+	{Kind: "note", What: "host h130 did not answer: what it saw is missing"},
+	{Kind: "hop", Hop: &trace.Hop{Trace: 0x7f3a, Hop: 1, Direction: trace.Request, Host: "h128", Port: "c1", At: trace.Ingress, Time: Start,
+		SrcMAC: "02:00:00:00:00:01", DstMAC: "02:00:00:00:00:02", Network: "blue", TTLIn: 64, TTLOut: 64, Action: "receive", Packet: "probe"}},
+	{Kind: "end", End: &api.TraceEnd{Answered: true, Reached: true, Answer: "echo reply", By: "10.1.0.3", Host: "h128", RTTUS: 112}},
+}

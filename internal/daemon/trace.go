@@ -1,0 +1,315 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapestry-net/tapestry/capture/trace"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+const (
+	// defaultTTL is what hosts send with (RFC 1700).
+	defaultTTL = 64
+	// traceWait is how long an answer may take unless the user says otherwise, and
+	// maxTraceWait the longest that a host watches.
+	traceWait    = 2 * time.Second
+	maxTraceWait = 10 * time.Second
+	// maxRouters is as far as a traceroute goes unless the user says otherwise.
+	maxRouters = 30
+)
+
+// journey is a trace whose names are resolved.
+type journey struct {
+	d    *Daemon
+	host string
+	req  api.TraceRequest
+	from origin
+	to   target
+	key  trace.Key // the ID is the probe's of the moment
+	ttl  uint8
+	wait time.Duration
+}
+
+// origin is the port that a probe starts at.
+type origin struct {
+	name  string
+	id    frame.PortID
+	place keeper.Place
+	mac   frame.MAC
+	tag   frame.Tag // that an injected probe needs
+	raw   bool      // it leaves from the namespace, not from the switch's ingress
+}
+
+// target is what a probe is to reach.
+type target struct {
+	addr netip.Addr
+	port string // here; empty = elsewhere
+	mac  frame.MAC
+}
+
+// Trace implements api.Backend.
+func (d *Daemon) Trace(ctx context.Context, r api.TraceRequest) (api.TraceRun, error) {
+	if r.Watch != "" {
+		return d.traceLive(r)
+	}
+	j := &journey{d: d, req: r}
+	if err := j.check(); err != nil {
+		return nil, err
+	}
+	if err := j.resolve(ctx); err != nil {
+		return nil, err
+	}
+	j.key.ID = trace.ID(rand.Uint64())
+	if err := j.key.Check(); err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "trace: %v", err)
+	}
+	return j.run, nil
+}
+
+// check reads what needs no names.
+func (j *journey) check() error {
+	r := &j.req
+	j.key.Proto = trace.Proto(cmp.Or(r.Proto, string(trace.ICMP)))
+	switch {
+	case r.From == "" || r.To == "":
+		return api.Errorf(api.CodeInvalid, "trace: from and to: name the port where the probe starts, and where it shall go")
+	case !slices.Contains([]trace.Proto{trace.ICMP, trace.UDP, trace.TCP}, j.key.Proto):
+		return api.Errorf(api.CodeInvalid, "proto %q: want icmp, udp or tcp", clip(r.Proto))
+	case r.Port < 0 || r.Port > 65535:
+		return api.Errorf(api.CodeInvalid, "port %d: want 1 to 65535", r.Port)
+	case r.Port != 0 && j.key.Proto == trace.ICMP:
+		return api.Errorf(api.CodeInvalid, "port %d: ICMP has no ports", r.Port).WithHint("add --proto udp or --proto tcp")
+	case r.TTL < 0 || r.TTL > 255:
+		return api.Errorf(api.CodeInvalid, "ttl %d: want 1 to 255", r.TTL)
+	case r.WaitMS < 0 || time.Duration(r.WaitMS)*time.Millisecond > maxTraceWait:
+		return api.Errorf(api.CodeInvalid, "wait %d ms: want up to %v", r.WaitMS, maxTraceWait)
+	case r.MAC != "" && !r.Inject:
+		return api.Errorf(api.CodeInvalid, "mac %s: the namespace chooses the destination of what leaves from it", clip(r.MAC)).
+			WithHint("add --inject to put the probe into the switch instead")
+	}
+	j.key.Port = cmp.Or(uint16(r.Port), j.key.Proto.DefaultPort())
+	j.ttl = cmp.Or(uint8(r.TTL), defaultTTL)
+	if r.Traceroute {
+		j.ttl = cmp.Or(uint8(r.TTL), maxRouters)
+	}
+	j.wait = cmp.Or(time.Duration(r.WaitMS)*time.Millisecond, traceWait)
+	return nil
+}
+
+// resolve finds the ports, addresses and the way of sending.
+func (j *journey) resolve(ctx context.Context) error {
+	d := j.d
+	d.mu.Lock()
+	j.host = d.eff.Host
+	from, err := d.originOf(strings.TrimPrefix(j.req.From, j.host+"/"))
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	j.from = from
+	if j.req.Inject {
+		j.from.raw = false
+	}
+	own := d.addressesOf(from.name)
+	if j.req.Source != "" {
+		a, err := netip.ParseAddr(j.req.Source)
+		if err != nil {
+			return api.Errorf(api.CodeInvalid, "source: %v", err)
+		}
+		own = []netip.Prefix{netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())}
+	}
+	if j.to, err = d.targetOf(ctx, j.req.To, own); err != nil {
+		return err
+	}
+	src, ok := sourceFor(own, j.to.addr)
+	if !ok {
+		return api.Errorf(api.CodeFailed, "port %s has no %s address to send to %v from", from.name, familyOf(j.to.addr), j.to.addr).
+			WithHint("give it one (tapestry port set %s …), or name one with --source", from.name)
+	}
+	j.key.Src, j.key.Dst = src, j.to.addr
+	if !j.from.raw {
+		return j.resolveMAC()
+	}
+	return nil
+}
+
+// originOf is where a probe from a port starts. The caller holds mu.
+func (d *Daemon) originOf(name string) (origin, error) {
+	p := d.ports[name]
+	if p == nil {
+		return origin{}, d.noPort(name)
+	}
+	if !p.up() {
+		return origin{}, api.Errorf(api.CodeFailed, "port %s is down: %s", name, p.reason).WithHint("%s", p.hint)
+	}
+	o := origin{name: name, id: p.id, place: keeper.Place{Port: name}, mac: p.reply.MAC}
+	o.raw = p.req.Kind != keeper.KindDevice && p.req.Adopt == ""
+	if c := d.eff.Ports[name]; c.Untagged() == "" && len(c.Trunk) > 0 {
+		o.tag = frame.MakeTag(d.st.VLANs[c.Trunk[0]], 0, false)
+	}
+	return o, nil
+}
+
+// addressesOf are the addresses of a port's interface as they are now, or as
+// they were asked for when it can't be looked at.
+func (d *Daemon) addressesOf(name string) []netip.Prefix {
+	d.mu.Lock()
+	p := d.ports[name]
+	var asked []netip.Prefix
+	device := ""
+	if p != nil {
+		asked, device = slices.Clone(p.req.Addresses), p.device()
+	}
+	d.mu.Unlock()
+	all, err := d.keeper.Interfaces(keeper.Place{Port: name})
+	if err != nil {
+		return asked
+	}
+	for _, i := range all {
+		if i.Name == device && len(i.Addresses) > 0 {
+			return i.Addresses
+		}
+	}
+	return asked
+}
+
+// targetOf reads where a probe shall go: an address, a port of this host, or
+// HOST/PORT of another. own are the source's addresses.
+func (d *Daemon) targetOf(ctx context.Context, to string, own []netip.Prefix) (target, error) {
+	if a, err := netip.ParseAddr(to); err == nil {
+		a = a.Unmap()
+		if a.IsMulticast() || a.IsUnspecified() || a.Zone() != "" {
+			return target{}, api.Errorf(api.CodeInvalid, "to %v: want the unicast address of one host, without a zone", a)
+		}
+		return target{addr: a, port: d.portWith(a)}, nil
+	}
+	host, name, remote := strings.Cut(to, "/")
+	d.mu.Lock()
+	here := d.eff.Host
+	d.mu.Unlock()
+	if remote && host != here {
+		return d.askTarget(ctx, host, name, own)
+	}
+	if !remote {
+		name = to
+	}
+	d.mu.Lock()
+	p := d.ports[name]
+	mac := frame.MAC{}
+	if p != nil {
+		mac = p.reply.MAC
+	}
+	d.mu.Unlock()
+	if p == nil {
+		return target{}, d.noPort(name)
+	}
+	a, err := pickAddress(to, d.addressesOf(name), own)
+	return target{addr: a, port: name, mac: mac}, err
+}
+
+// pickAddress chooses one of a destination's addresses that the source has one
+// of the same family for; IPv4 where there are both.
+func pickAddress(to string, theirs, own []netip.Prefix) (netip.Addr, error) {
+	var found netip.Addr
+	for _, p := range theirs {
+		a := p.Addr()
+		if _, ok := sourceFor(own, a); ok && !a.IsLinkLocalUnicast() && (!found.IsValid() || found.Is6() && a.Is4()) {
+			found = a
+		}
+	}
+	switch {
+	case found.IsValid():
+		return found, nil
+	case len(theirs) == 0:
+		return found, api.Errorf(api.CodeFailed, "port %s has no address", clip(to)).WithHint("name the address instead of the port")
+	}
+	return found, api.Errorf(api.CodeFailed, "port %s has no address of a family that the source has too", clip(to)).
+		WithHint("give both an IPv4 or both an IPv6 address, or name one with --source")
+}
+
+// sourceFor picks the address to send to dst from: one in the same subnet, else
+// the first of the family that isn't link-local.
+func sourceFor(own []netip.Prefix, dst netip.Addr) (netip.Addr, bool) {
+	var first netip.Addr
+	for _, p := range own {
+		a := p.Addr()
+		if a.Is4() != dst.Is4() || a.IsLinkLocalUnicast() != dst.IsLinkLocalUnicast() {
+			continue
+		}
+		if p.Contains(dst) {
+			return a, true
+		}
+		if !first.IsValid() {
+			first = a
+		}
+	}
+	return first, first.IsValid()
+}
+
+func familyOf(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// portWith is the port here whose configuration has address a; empty for none.
+func (d *Daemon) portWith(a netip.Addr) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range sortedNames(d.ports) {
+		if slices.ContainsFunc(d.ports[name].req.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
+			return name
+		}
+	}
+	return ""
+}
+
+// resolveMAC finds the station that an injected probe is sent to: the
+// destination if it is in the source's subnet, else the gateway.
+func (j *journey) resolveMAC() error {
+	if j.req.MAC != "" {
+		m, err := frame.ParseMAC(j.req.MAC)
+		if err != nil {
+			return api.Errorf(api.CodeInvalid, "mac: %v", err)
+		}
+		j.to.mac = m
+		return nil
+	}
+	d := j.d
+	next := j.key.Dst
+	d.mu.Lock()
+	p := d.ports[j.from.name]
+	near := slices.ContainsFunc(p.req.Addresses, func(x netip.Prefix) bool { return x.Contains(next) })
+	if !near && p.req.Gateway.IsValid() {
+		next = p.req.Gateway
+	}
+	d.mu.Unlock()
+	if name := d.portWith(next); name != "" {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if p := d.ports[name]; p != nil && !p.reply.MAC.IsZero() {
+			j.to.mac = p.reply.MAC
+			return nil
+		}
+	}
+	if next == j.key.Dst && !j.to.mac.IsZero() {
+		return nil
+	}
+	return api.Errorf(api.CodeFailed, "no port has the address %v: its MAC address isn't known, and an injected probe asks nobody", next).
+		WithHint("name it with --mac: `ip neigh` in the namespace, or `tapestry fdb ls`, shows it")
+}
+
+// traceNote is a line of explanation.
+func traceNote(format string, args ...any) api.Traced {
+	return api.Traced{Kind: "note", What: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,199 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tapestry-net/tapestry/capture"
+	"github.com/tapestry-net/tapestry/capture/dissect"
+	"github.com/tapestry-net/tapestry/capture/filter"
+	"github.com/tapestry-net/tapestry/capture/trace"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/watch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+const (
+	// liveSettle is how long after its first sight a packet is waited for at other
+	// places, and liveEvery how often those that are due are looked for.
+	liveSettle = 50 * time.Millisecond
+	liveEvery  = 20 * time.Millisecond
+	// maxLive is how many packets are followed at a time, and maxLiveEvents at how
+	// many places each.
+	maxLive       = 256
+	maxLiveEvents = 32
+)
+
+// live follows packets of live traffic through this host.
+type live struct {
+	d      *Daemon
+	host   string
+	filter *filter.Program
+
+	mu     sync.Mutex
+	lines  *dissect.Dissector
+	under  map[trace.Print]*followed
+	order  []*followed // by first sight
+	missed int
+}
+
+// followed is one packet.
+type followed struct {
+	print  trace.Print
+	first  time.Time
+	line   string
+	events []trace.Event
+}
+
+// traceLive readies the trace of live packets that match r.Watch.
+func (d *Daemon) traceLive(r api.TraceRequest) (api.TraceRun, error) {
+	p, err := filter.Compile(r.Watch)
+	if err != nil {
+		e := api.Errorf(api.CodeInvalid, "watch: %v", err)
+		if bad, ok := errors.AsType[*filter.Error](err); ok {
+			e.Hint = bad.Hint
+		}
+		return nil, e
+	}
+	if r.Count < 0 {
+		return nil, api.Errorf(api.CodeInvalid, "count %d: want 0 or more packets", r.Count)
+	}
+	return func(ctx context.Context, take func(api.Traced) error) error {
+		v := &live{d: d, host: d.hostName(), filter: p, lines: dissect.New(), under: map[trace.Print]*followed{}}
+		if r.Kernel {
+			stop, note := v.listen()
+			defer stop()
+			if note != "" {
+				if err := take(traceNote("%s", note)); err != nil {
+					return err
+				}
+			}
+		}
+		return v.run(ctx, r.Count, take)
+	}, nil
+}
+
+// listen follows packets on the interfaces of the host's kernel.
+func (v *live) listen() (stop func(), note string) {
+	e := v.d.earsFor()[0]
+	if err := v.d.listen(e, watch.Options{Filter: v.filter.Socket(), SnapLen: earSnap}, v.heard); err != nil {
+		return func() {}, fmt.Sprintf("the interfaces of this host can't be watched: %v", err)
+	}
+	return e.close, ""
+}
+
+// heard takes a packet that an interface of the kernel received or sent.
+func (v *live) heard(e *ear, name string, p *watch.Packet) {
+	print, s, ok := trace.FingerprintIP(p.Data)
+	if p.Ethernet {
+		print, s, ok = trace.Fingerprint(p.Data)
+		ok = ok && (!p.Tagged || v.filter.Match(p.Data)) // the socket lets all pass that have a tag
+	}
+	if ok {
+		v.add(print, p.Data, e.event(name, p, &s))
+	}
+}
+
+// run follows the packets that the switch forwards until count of them are
+// told, 0 for ever.
+func (v *live) run(ctx context.Context, count int, take func(api.Traced) error) error {
+	ring := capture.NewRing(capture.Choice{Direction: capture.In, Filter: v.filter, Snap: earSnap}, 1<<20)
+	v.d.sw.Observe(ring)
+	defer v.d.sw.Unobserve(ring)
+	look := time.NewTicker(liveEvery)
+	defer look.Stop()
+	var rec capture.Record
+	told, lost := 0, uint64(0)
+	for {
+		for ring.Poll(&rec) {
+			v.record(&rec)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ring.Ready():
+			continue
+		case now := <-look.C:
+			due, missed := v.due(now)
+			if n := ring.LostAll() - lost + uint64(missed); n > 0 {
+				lost = ring.LostAll()
+				if err := take(traceNote("%d packets were not followed: they came too fast", n)); err != nil {
+					return err
+				}
+			}
+			for _, f := range due {
+				told++
+				if err := v.tell(f, told, take); err != nil || told == count {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// record takes a packet that the switch has decided about.
+func (v *live) record(rec *capture.Record) {
+	print, s, ok := trace.Fingerprint(rec.Data)
+	if !ok {
+		return
+	}
+	seen := trace.Seen{Sight: s, Time: rec.Time, In: rec.In, Verdict: rec.Verdict, Len: rec.Len, More: rec.More}
+	copies := make([]frame.Copy, 0, len(rec.Copies))
+	for _, c := range rec.Copies {
+		copies = append(copies, c.Copy)
+	}
+	seen.SetCopies(copies)
+	v.add(print, rec.Data, v.d.switchEvent(&seen, v.d.vnis()))
+}
+
+// add notes one sight of a packet.
+func (v *live) add(print trace.Print, data []byte, e trace.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f := v.under[print]
+	if f == nil {
+		if len(v.order) == maxLive {
+			v.missed++
+			return
+		}
+		f = &followed{print: print, first: time.Now(), line: v.lines.Line(data)}
+		v.under[print] = f
+		v.order = append(v.order, f)
+	}
+	if len(f.events) < maxLiveEvents {
+		f.events = append(f.events, e)
+	}
+}
+
+// due takes out the packets that have had their time, and tells how many were
+// too many.
+func (v *live) due(now time.Time) (due []*followed, missed int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := 0
+	for n < len(v.order) && now.Sub(v.order[n].first) >= liveSettle {
+		delete(v.under, v.order[n].print)
+		n++
+	}
+	due, v.order = slices.Clone(v.order[:n]), slices.Delete(v.order, 0, n)
+	missed, v.missed = v.missed, 0
+	return due, missed
+}
+
+// tell hands over the hops of one packet.
+func (v *live) tell(f *followed, seq int, take func(api.Traced) error) error {
+	hops := trace.Merge(trace.ID(cmp.Or(uint64(f.print), 1)), []trace.Account{{Host: v.host, Events: f.events}})
+	for i := range hops {
+		h := &hops[i]
+		h.Direction, h.Packet = trace.Live, f.line
+		if err := take(api.Traced{Kind: "hop", Hop: h, Seq: seq}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,281 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/capture/trace"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
+)
+
+// settleTime is how long after an answer what the kernel has to tell may come.
+const settleTime = 40 * time.Millisecond
+
+// run sends the probe, or one for each router, and tells what became of it.
+func (j *journey) run(ctx context.Context, take func(api.Traced) error) error {
+	if !j.req.Traceroute {
+		_, err := j.probe(ctx, j.ttl, take)
+		return err
+	}
+	for ttl := uint8(1); ttl <= j.ttl; ttl++ {
+		end, err := j.probe(ctx, ttl, take)
+		if err != nil || end.Reached {
+			return err
+		}
+		j.key.ID = trace.ID(rand.Uint64())
+	}
+	return nil
+}
+
+// probe sends one probe, watches for it and its answer, and tells all.
+func (j *journey) probe(ctx context.Context, ttl uint8, take func(api.Traced) error) (api.TraceEnd, error) {
+	l := j.d.lookOut(&j.key, j.from.name, j.to.port)
+	defer l.close()
+	err := take(api.Traced{Kind: "probe", Probe: j.describe(ttl)})
+	if err != nil {
+		return api.TraceEnd{}, err
+	}
+	peers, notes := j.summon(ctx)
+	defer j.dismiss(peers)
+	sent := time.Now()
+	refused := j.send(ttl)
+	if refused == nil {
+		j.await(ctx, l)
+	}
+	if ctx.Err() != nil {
+		return api.TraceEnd{}, ctx.Err()
+	}
+	lost := !j.done(l)
+	own := l.report(lost)
+	reports, more := j.collect(ctx, peers, lost)
+	accounts := append(reports, trace.Account{Host: j.host, Events: own.Events})
+	for _, n := range slices.Concat(notes, own.Notes, more) {
+		if err := take(api.Traced{Kind: "note", What: n}); err != nil {
+			return api.TraceEnd{}, err
+		}
+	}
+	hops := trace.Merge(j.key.ID, accounts)
+	for i := range hops {
+		if err := take(api.Traced{Kind: "hop", Hop: &hops[i]}); err != nil {
+			return api.TraceEnd{}, err
+		}
+	}
+	end := j.conclude(hops, sent, refused)
+	end.Moved, end.Causes = own.Moved, append(end.Causes, own.Causes...)
+	if len(hops) == 0 && len(end.Causes) == 0 {
+		end.Causes = j.d.unroutable(&j.from, &j.key)
+	}
+	for _, w := range peers {
+		end.Moved = append(end.Moved, w.report.Moved...)
+		for _, c := range w.report.Causes {
+			if c.Hint != "" {
+				c.Hint = fmt.Sprintf("on %s: %s", w.host, c.Hint)
+			}
+			end.Causes = append(end.Causes, c)
+		}
+	}
+	if lost && end.Hint == "" && len(end.Causes) > 0 {
+		end.Hint = end.Causes[0].Hint
+	}
+	return end, take(api.Traced{Kind: "end", End: &end})
+}
+
+// summon asks the peers to watch and returns those that do.
+func (j *journey) summon(ctx context.Context) (peers []*witness, notes []string) {
+	peers, notes = j.d.witnesses()
+	watch := trace.Ask{Op: trace.OpWatch, ID: j.key.ID, Key: &j.key, For: int((j.wait + 2*fetchTime).Milliseconds())}
+	watch.For = min(watch.For, int(trace.MaxWatch.Milliseconds()))
+	each(ctx, peers, startTime, func(ctx context.Context, w *witness) error {
+		_, err := j.d.ask(ctx, w, &watch)
+		return err
+	})
+	return peers, notes
+}
+
+// collect fetches what the peers saw.
+func (j *journey) collect(ctx context.Context, peers []*witness, lost bool) (accounts []trace.Account, notes []string) {
+	each(ctx, peers, fetchTime, func(ctx context.Context, w *witness) error { return j.d.fetch(ctx, w, j.key.ID, lost) })
+	for _, w := range peers {
+		if w.err != nil {
+			notes = append(notes, fmt.Sprintf("host %s did not tell what it saw: %v", w.host, w.err))
+			continue
+		}
+		for _, n := range w.report.Notes {
+			notes = append(notes, fmt.Sprintf("host %s: %s", w.host, n))
+		}
+		accounts = append(accounts, trace.Account{Host: w.host, Offset: w.offset, Events: w.report.Events})
+	}
+	return accounts, notes
+}
+
+// dismiss tells the peers to watch no more, and waits for none of them: a host
+// that doesn't hear it ends by itself.
+func (j *journey) dismiss(peers []*witness) {
+	end := trace.Ask{Op: trace.OpEnd, ID: j.key.ID}
+	j.d.work.Go(func() {
+		each(context.Background(), peers, startTime, func(ctx context.Context, w *witness) error {
+			_, err := j.d.ask(ctx, w, &end)
+			return err
+		})
+	})
+}
+
+// done reports whether the trace came to its end: the destination has answered,
+// or the router that its TTL was meant for.
+func (j *journey) done(l *lookout) bool {
+	seen, _ := l.watcher.Seen()
+	meant := j.req.TTL != 0 || j.req.Traceroute
+	return slices.ContainsFunc(seen, func(s trace.Seen) bool {
+		return j.isBack(s) && (s.Reached() || meant && s.What == trace.TimeExceeded)
+	})
+}
+
+// back reports whether an answer came back to where the probe started.
+func (j *journey) back(l *lookout) bool {
+	seen, _ := l.watcher.Seen()
+	return slices.ContainsFunc(seen, j.isBack)
+}
+
+func (j *journey) describe(ttl uint8) *api.TraceProbe {
+	p := &api.TraceProbe{
+		Trace: j.key.ID, Host: j.host, Port: j.from.name, To: j.req.To, Proto: string(j.key.Proto),
+		Src: j.key.Src.String(), Dst: j.key.Dst.String(), DPort: int(j.key.Port), TTL: int(ttl), Sent: "from",
+	}
+	if !j.from.raw {
+		p.Sent = "at"
+	}
+	return p
+}
+
+// send lets the probe go. An error says why the kernel or the switch took none.
+func (j *journey) send(ttl uint8) error {
+	packet := j.key.Packet(ttl)
+	if !j.from.raw {
+		f := inject.Frame{In: j.from.id, Data: trace.Frame(j.to.mac, j.from.mac, j.from.tag, packet)}
+		if !j.d.inject.Put(f) {
+			return errors.New("too many injected frames wait for the switch")
+		}
+		return nil
+	}
+	fd, err := j.d.keeper.OpenRaw(keeper.RawRequest{Place: j.from.place, IPv6: j.key.Src.Is6()})
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: j.key.Dst.As16()}
+	if j.key.Dst.Is4() {
+		to = &unix.SockaddrInet4{Addr: j.key.Dst.As4()}
+	}
+	return unix.Sendto(fd, packet, 0, to)
+}
+
+// await returns when an answer has left by the port that the probe started at,
+// and what follows it had time to come, or when the wait is over.
+func (j *journey) await(ctx context.Context, l *lookout) {
+	over := time.NewTimer(j.wait)
+	defer over.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-over.C:
+			return
+		case <-l.watcher.Ready():
+			if j.back(l) {
+				over.Reset(settleTime)
+			}
+		}
+	}
+}
+
+// isBack reports whether s is the answer on its way into the source.
+func (j *journey) isBack(s trace.Seen) bool {
+	return s.Answer() && slices.ContainsFunc(s.Copies(), func(c frame.Copy) bool { return c.Port == j.from.id && c.Refused == frame.ReasonNone })
+}
+
+// conclude says what became of the probe.
+func (j *journey) conclude(hops []trace.Hop, sent time.Time, refused error) api.TraceEnd {
+	var end api.TraceEnd
+	if refused != nil {
+		end.Host = j.host
+		end.Lost, end.Hint = j.unsent(refused)
+		end.Causes = j.d.unroutable(&j.from, &j.key)
+		return end
+	}
+	for i := len(hops) - 1; i >= 0; i-- {
+		h := &hops[i]
+		if h.Direction == trace.Answer && h.Host == j.host && h.At == trace.Egress && h.Port == j.from.name && h.Action == "send" {
+			end.Answered, end.Answer, end.By, end.Reached = true, h.Packet, h.From, h.Reached()
+			end.RTTUS = max(h.Time.Sub(sent).Microseconds(), 0)
+			break
+		}
+	}
+	end.Host, end.Lost = j.lastSeen(hops)
+	if end.Answered {
+		end.Host, end.Lost = turning(hops), ""
+	}
+	return end
+}
+
+// turning is the host at which the request was seen last: it answered.
+func turning(hops []trace.Hop) string {
+	host := ""
+	for i := range hops {
+		if hops[i].Direction == trace.Request {
+			host = hops[i].Host
+		}
+	}
+	return host
+}
+
+// unsent explains an error of sending.
+func (j *journey) unsent(err error) (lost, hint string) {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return fmt.Sprintf("the probe never left: the namespace of %s has no way to %v", j.from.name, j.key.Dst), ""
+	case errors.Is(err, unix.EPERM):
+		return fmt.Sprintf("the probe never left: a firewall rule in the namespace of %s refuses it", j.from.name), "`nft list ruleset` in that namespace shows its output chain"
+	}
+	return fmt.Sprintf("the probe never left: %v", err), hintOf(err)
+}
+
+// lastSeen says where a probe or its answer was seen last, and what that means.
+func (j *journey) lastSeen(hops []trace.Hop) (host, lost string) {
+	if len(hops) == 0 {
+		return j.host, fmt.Sprintf("the probe did not come out of the namespace of %s", j.from.name)
+	}
+	h := &hops[len(hops)-1]
+	for i := range hops {
+		if hops[i].Direction == h.Direction && hops[i].Drops() {
+			h = &hops[i]
+		}
+	}
+	what := "the probe"
+	if h.Direction == trace.Answer {
+		what = "the answer (" + h.Packet + ")"
+	}
+	switch {
+	case h.Drops():
+		return h.Host, fmt.Sprintf("the switch of %s dropped %s at %s: %s", h.Host, what, h.Port, h.Reason)
+	case h.At == trace.Egress:
+		return h.Host, fmt.Sprintf("%s left the switch of %s by %s, and nothing came back", what, h.Host, h.Port)
+	case h.At == trace.Encap:
+		return h.Host, fmt.Sprintf("%s left %s for the peer %s, where nobody saw it", what, h.Host, h.Port)
+	case h.At != trace.Wire:
+		return h.Host, fmt.Sprintf("%s was seen last on %s at %s", what, h.Host, h.Port)
+	case h.Action == "send":
+		return h.Host, fmt.Sprintf("%s left %s by %s, and was seen no more", what, h.Host, h.Port)
+	case h.Netns != "":
+		return h.Host, fmt.Sprintf("the container behind %s/%s received %s, and went no further with it", h.Host, h.Far, what)
+	}
+	return h.Host, fmt.Sprintf("the kernel of %s received %s on %s, and went no further with it", h.Host, what, h.Port)
+}
