@@ -10,7 +10,7 @@
 //	packet     time (ns), direction, octets, comment, how many were lost before it
 //	comment    flood blue unknown_unicast → c2,c3
 //
-// Interfaces of the host put their packets into the same ring by Hear. They come
+// A Source puts packets of an interface of the host into the same ring. They come
 // later than the switch's own, so a Stream of both holds packets back and sorts.
 //
 // # Ownership

@@ -29,11 +29,24 @@ func TestHear(t *testing.T) {
 	} {
 		c.choice.Ports = []frame.PortID{capture.Device(0)}
 		r := capture.NewRing(c.choice, 0)
-		r.Hear(capture.Device(0), capture.In, at, eth(1, tag, 60))
-		r.Hear(capture.Device(0), capture.Out, at, eth(1, tag, 60))
-		r.Hear(capture.Device(1), capture.Out, at, eth(1, tag, 60))
+		r.Source(capture.Device(0)).Hear(capture.In, at, eth(1, tag, 60))
+		r.Source(capture.Device(0)).Hear(capture.Out, at, eth(1, tag, 60))
+		r.Source(capture.Device(1)).Hear(capture.Out, at, eth(1, tag, 60))
 		if got := expand(r, false); !slices.Equal(got, c.want) {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestHearDoesNotAllocate covers packets that fit, that don't, and that no filter
+// takes.
+func TestHearDoesNotAllocate(t *testing.T) {
+	at, data := time.Now(), eth(1, frame.Tag{}, 1500)
+	for name, c := range map[string]capture.Choice{"all": {}, "none": {Filter: compile(t, "arp")}} {
+		c.Ports = []frame.PortID{capture.Device(3)}
+		s := capture.NewRing(c, 1).Source(capture.Device(3))
+		if n := testing.AllocsPerRun(2000, func() { s.Hear(capture.In, at, data); s.Hear(capture.Out, at, data) }); n != 0 {
+			t.Errorf("%s: %v allocations, want 0", name, n)
 		}
 	}
 }

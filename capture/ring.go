@@ -84,12 +84,9 @@ func (r *Ring) Lost(port frame.PortID) uint64 { return r.lost[port].Load() }
 // LostAll is the sum of Lost over all ports.
 func (r *Ring) LostAll() uint64 { return r.all.Load() }
 
-func (r *Ring) lose(port frame.PortID) { r.Lose(port, 1) }
-
-// Lose counts n packets that were lost on their way to the ring.
-func (r *Ring) Lose(port frame.PortID, n uint64) {
-	r.lost[port].Add(n)
-	r.all.Add(n)
+func (r *Ring) lose(port frame.PortID) {
+	r.lost[port].Add(1)
+	r.all.Add(1)
 }
 
 // reserve returns the index of n contiguous words, or false when they are not free.

@@ -75,11 +75,11 @@ func (v *devices) run(ctx context.Context, r *capture.Ring, log func(name string
 	var work sync.WaitGroup
 	for i, s := range v.sockets {
 		work.Go(func() {
-			if err := hear(ctx, s, r, capture.Device(i)); err != nil && ctx.Err() == nil {
+			if err := hear(ctx, s, r.Source(capture.Device(i))); ctx.Err() == nil {
 				log(v.names[i], err)
 			}
 		})
-		work.Go(func() { countDrops(ctx, s, r, capture.Device(i)) })
+		work.Go(func() { countDrops(ctx, s, r.Source(capture.Device(i))) })
 	}
 	work.Wait()
 	v.close()
@@ -91,8 +91,9 @@ func (v *devices) close() {
 	}
 }
 
-// hear moves packets of a socket into r.
-func hear(ctx context.Context, s *watch.Socket, r *capture.Ring, id frame.PortID) error {
+// hear moves packets of a socket into a ring until reading fails, as it does when
+// ctx ends or the interface is gone.
+func hear(ctx context.Context, s *watch.Socket, to *capture.Source) error {
 	var framed []byte
 	for {
 		packets, err := s.Read(ctx)
@@ -114,19 +115,19 @@ func hear(ctx context.Context, s *watch.Socket, r *capture.Ring, id frame.PortID
 				framed = append(framed, data...)
 				data = framed
 			}
-			r.Hear(id, dir, at, data)
+			to.Hear(dir, at, data)
 		}
 	}
 }
 
-// countDrops tells r what the kernel had no room for, until ctx ends.
-func countDrops(ctx context.Context, s *watch.Socket, r *capture.Ring, id frame.PortID) {
+// countDrops tells a ring what the kernel had no room for, until ctx ends.
+func countDrops(ctx context.Context, s *watch.Socket, to *capture.Source) {
 	tick := time.NewTicker(dropsEvery)
 	defer tick.Stop()
 	for told := uint64(0); ; {
 		n, err := s.Dropped()
 		if err == nil && n > told {
-			r.Lose(id, n-told)
+			to.Lose(n - told)
 			told = n
 		}
 		select {
