@@ -281,8 +281,10 @@ func (c *Client) call(ctx context.Context, method, path string, q io.Reader) (io
 	case method != http.MethodGet:
 		r.Header.Set("Content-Type", "application/json")
 		by = &c.orders
-	case q != nil: // a body that tells by its end; the transport would wait for its first octets
-		r.TransferEncoding = []string{"chunked"}
+	case q != nil:
+		// A body that tells by its end: the transport must wait neither for its
+		// first octets, nor at the end of the reply for its last.
+		r.TransferEncoding, r.Close = []string{"chunked"}, true
 	}
 	resp, err := by.Do(r)
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
