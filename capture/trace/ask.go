@@ -29,6 +29,8 @@ type Ask struct {
 	Key  *Key `json:"key,omitempty"` // of OpWatch
 	For  int  `json:"for,omitempty"` // milliseconds
 	Part int  `json:"part,omitempty"`
+	// Walls asks to follow the packet through the firewall, too.
+	Walls bool `json:"walls,omitempty"`
 	// Lost asks to explain why nothing went on from there: drop counters and what
 	// the host's kernel would do with the packet.
 	Lost bool   `json:"lost,omitempty"`
@@ -73,6 +75,9 @@ type Moved struct {
 type Cause struct {
 	What string `json:"what"`
 	Hint string `json:"hint,omitempty"` // the likely mend
+	// Firewall is set where nothing but a firewall is left as the cause, and it
+	// was not followed.
+	Firewall bool `json:"firewall,omitempty"`
 }
 
 const (

@@ -8,6 +8,7 @@ import (
 	"github.com/tapestry-net/tapestry/capture/dissect"
 	"github.com/tapestry-net/tapestry/capture/trace"
 	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/keeper"
 	"github.com/tapestry-net/tapestry/internal/watch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -18,6 +19,7 @@ type lookout struct {
 	key     trace.Key
 	watcher *trace.Watcher
 	ears    []*ear
+	walls   []*wall  // none unless firewalls are followed
 	missing []string // namespaces that could not be watched, and why
 	before  map[frame.PortID]dropCounts
 }
@@ -25,8 +27,8 @@ type lookout struct {
 type dropCounts = [frame.NumReasons]uint64
 
 // lookOut begins to watch for k: the switch, the host's interfaces, and those in
-// the namespaces of the named ports.
-func (d *Daemon) lookOut(k *trace.Key, ports ...string) *lookout {
+// the namespaces of the named ports; with walls their firewalls as well.
+func (d *Daemon) lookOut(k *trace.Key, walls bool, ports ...string) *lookout {
 	m := trace.NewMatcher(k)
 	l := &lookout{d: d, key: *k, watcher: trace.NewWatcher(m), before: d.dropsByPort()}
 	program, err := k.BPF()
@@ -40,6 +42,14 @@ func (d *Daemon) lookOut(k *trace.Key, ports ...string) *lookout {
 			continue
 		}
 		l.ears = append(l.ears, e)
+		if !walls {
+			continue
+		}
+		if w, err := d.followFirewall(keeper.Place{Port: e.port}, k); err != nil {
+			l.missing = append(l.missing, fmt.Sprintf("the firewall of %s can't be followed: %v", d.placeName(keeper.Place{Port: e.port}), err))
+		} else {
+			l.walls = append(l.walls, w)
+		}
 	}
 	d.sw.Observe(l.watcher)
 	d.observers.Add(trace.Refused{Watcher: l.watcher})
@@ -52,6 +62,9 @@ func (l *lookout) close() {
 	l.d.sw.Unobserve(l.watcher)
 	for _, e := range l.ears {
 		e.close()
+	}
+	for _, w := range l.walls {
+		w.close()
 	}
 }
 

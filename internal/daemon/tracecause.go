@@ -17,9 +17,19 @@ const maxCauses = 2
 // took and did neither pass on nor answer.
 func (l *lookout) causes(events []trace.Event) []trace.Cause {
 	var out []trace.Cause
+	explained := map[string]bool{}
+	for _, w := range l.walls {
+		if c, ok := l.d.wallCause(w); ok {
+			out = append(out, c)
+			explained[w.place.Port] = true
+		}
+	}
 	asked := map[string]bool{}
 	for i := range events {
 		e := &events[i]
+		if explained[l.portOf(e.Netns)] {
+			continue
+		}
 		if e.At != trace.AtIn || l.delivered(e) || goesOn(e, events) || len(asked) == maxCauses {
 			continue
 		}
@@ -90,7 +100,7 @@ func (d *Daemon) diagnose(p keeper.Place, e *trace.Event, k *trace.Key) []trace.
 		}
 		out = append(out, trace.Cause{
 			What: fmt.Sprintf("%s: routing would %s, so a firewall or the receiving program took it", where, way),
-			Hint: "nft list ruleset",
+			Hint: "nft list ruleset", Firewall: true,
 		})
 	}
 	return out

@@ -117,7 +117,7 @@ func (d *Daemon) takeErrand(q *tunnel.Question, a *trace.Ask) error {
 	if len(r.all) >= maxErrands {
 		return api.Errorf(api.CodeFailed, "%d traces of peers are watched already", maxErrands)
 	}
-	l := d.lookOut(a.Key, d.portWith(a.Key.Src), d.portWith(a.Key.Dst))
+	l := d.lookOut(a.Key, a.Walls, d.portWith(a.Key.Src), d.portWith(a.Key.Dst))
 	r.all[a.ID] = &errand{lookout: l, peer: q.ID, over: time.AfterFunc(time.Duration(a.For)*time.Millisecond, func() { r.drop(q.ID, a.ID) })}
 	return nil
 }

@@ -36,63 +36,95 @@ func (j *journey) run(ctx context.Context, take func(api.Traced) error) error {
 	return nil
 }
 
-// probe sends one probe, watches for it and its answer, and tells all.
+// probe sends one probe, watches for it and its answer, and tells all. If it is
+// lost and nothing but a firewall is left as the cause, a second one finds the
+// rule: following packets through firewalls means to change them for a moment.
 func (j *journey) probe(ctx context.Context, ttl uint8, take func(api.Traced) error) (api.TraceEnd, error) {
-	l := j.d.lookOut(&j.key, j.from.name, j.to.port)
-	defer l.close()
-	err := take(api.Traced{Kind: "probe", Probe: j.describe(ttl)})
-	if err != nil {
+	if err := take(api.Traced{Kind: "probe", Probe: j.describe(ttl)}); err != nil {
 		return api.TraceEnd{}, err
 	}
-	peers, notes := j.summon(ctx)
+	r := j.attempt(ctx, ttl, false)
+	if r.lost && !j.req.Traceroute && slices.ContainsFunc(r.end.Causes, func(c trace.Cause) bool { return c.Firewall }) {
+		j.key.ID = trace.ID(rand.Uint64())
+		if again := j.attempt(ctx, ttl, true); again.lost {
+			r = again
+			r.notes = append(r.notes, "a second probe was sent, and followed through the firewalls")
+		}
+	}
+	if ctx.Err() != nil {
+		return api.TraceEnd{}, ctx.Err()
+	}
+	for i := range r.hops {
+		if err := take(api.Traced{Kind: "hop", Hop: &r.hops[i]}); err != nil {
+			return api.TraceEnd{}, err
+		}
+	}
+	for _, n := range r.notes {
+		if err := take(traceNote("%s", n)); err != nil {
+			return api.TraceEnd{}, err
+		}
+	}
+	return r.end, take(api.Traced{Kind: "end", End: &r.end})
+}
+
+// result is what became of one probe.
+type result struct {
+	hops  []trace.Hop
+	notes []string
+	end   api.TraceEnd
+	lost  bool
+}
+
+// attempt sends one probe; with walls it is followed through firewalls.
+func (j *journey) attempt(ctx context.Context, ttl uint8, walls bool) result {
+	l := j.d.lookOut(&j.key, walls, j.from.name, j.to.port)
+	defer l.close()
+	peers, notes := j.summon(ctx, walls)
 	defer j.dismiss(peers)
 	sent := time.Now()
 	refused := j.send(ttl)
 	if refused == nil {
 		j.await(ctx, l)
 	}
-	if ctx.Err() != nil {
-		return api.TraceEnd{}, ctx.Err()
-	}
-	lost := !j.done(l)
-	own := l.report(lost)
-	reports, more := j.collect(ctx, peers, lost)
-	accounts := append(reports, trace.Account{Host: j.host, Events: own.Events})
-	for _, n := range slices.Concat(notes, own.Notes, more) {
-		if err := take(api.Traced{Kind: "note", What: n}); err != nil {
-			return api.TraceEnd{}, err
-		}
-	}
-	hops := trace.Merge(j.key.ID, accounts)
-	for i := range hops {
-		if err := take(api.Traced{Kind: "hop", Hop: &hops[i]}); err != nil {
-			return api.TraceEnd{}, err
-		}
-	}
-	end := j.conclude(hops, sent, refused)
-	end.Moved, end.Causes = own.Moved, append(end.Causes, own.Causes...)
-	if len(hops) == 0 && len(end.Causes) == 0 {
-		end.Causes = j.d.unroutable(&j.from, &j.key)
+	r := result{lost: !j.done(l)}
+	own := l.report(r.lost)
+	accounts, more := j.collect(ctx, peers, r.lost)
+	accounts = append(accounts, trace.Account{Host: j.host, Events: own.Events})
+	r.notes = slices.Concat(notes, own.Notes, more)
+	r.hops = trace.Merge(j.key.ID, accounts)
+	r.end = j.conclude(r.hops, sent, refused)
+	r.end.Moved, r.end.Causes = own.Moved, append(own.Causes, r.end.Causes...)
+	if len(r.hops) == 0 && len(r.end.Causes) == 0 {
+		r.end.Causes = j.d.unroutable(&j.from, &j.key)
 	}
 	for _, w := range peers {
-		end.Moved = append(end.Moved, w.report.Moved...)
-		for _, c := range w.report.Causes {
-			if c.Hint != "" {
-				c.Hint = fmt.Sprintf("on %s: %s", w.host, c.Hint)
-			}
-			end.Causes = append(end.Causes, c)
+		r.end.Moved = append(r.end.Moved, w.report.Moved...)
+		r.end.Causes = append(r.end.Causes, elsewhere(w.host, w.report.Causes)...)
+	}
+	suspect := func(c trace.Cause) bool { return c.Firewall }
+	if known := slices.DeleteFunc(slices.Clone(r.end.Causes), suspect); len(known) > 0 {
+		r.end.Causes = known
+	}
+	if r.lost && r.end.Hint == "" && len(r.end.Causes) > 0 {
+		r.end.Hint = r.end.Causes[0].Hint
+	}
+	return r
+}
+
+// elsewhere makes the hints of another host say so.
+func elsewhere(host string, causes []trace.Cause) []trace.Cause {
+	for i := range causes {
+		if c := &causes[i]; c.Hint != "" {
+			c.Hint = fmt.Sprintf("on %s: %s", host, c.Hint)
 		}
 	}
-	if lost && end.Hint == "" && len(end.Causes) > 0 {
-		end.Hint = end.Causes[0].Hint
-	}
-	return end, take(api.Traced{Kind: "end", End: &end})
+	return causes
 }
 
 // summon asks the peers to watch and returns those that do.
-func (j *journey) summon(ctx context.Context) (peers []*witness, notes []string) {
+func (j *journey) summon(ctx context.Context, walls bool) (peers []*witness, notes []string) {
 	peers, notes = j.d.witnesses()
-	watch := trace.Ask{Op: trace.OpWatch, ID: j.key.ID, Key: &j.key, For: int((j.wait + 2*fetchTime).Milliseconds())}
+	watch := trace.Ask{Op: trace.OpWatch, ID: j.key.ID, Key: &j.key, Walls: walls, For: int((j.wait + 2*fetchTime).Milliseconds())}
 	watch.For = min(watch.For, int(trace.MaxWatch.Milliseconds()))
 	each(ctx, peers, startTime, func(ctx context.Context, w *witness) error {
 		_, err := j.d.ask(ctx, w, &watch)
@@ -209,6 +241,9 @@ func (j *journey) conclude(hops []trace.Hop, sent time.Time, refused error) api.
 		end.Host = j.host
 		end.Lost, end.Hint = j.unsent(refused)
 		end.Causes = j.d.unroutable(&j.from, &j.key)
+		if errors.Is(refused, unix.EPERM) {
+			end.Causes = []trace.Cause{{What: fmt.Sprintf("%s/%s: a rule of the output chain", j.host, j.from.name), Hint: "nft list ruleset", Firewall: true}}
+		}
 		return end
 	}
 	for i := len(hops) - 1; i >= 0; i-- {
@@ -243,7 +278,7 @@ func (j *journey) unsent(err error) (lost, hint string) {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
 		return fmt.Sprintf("the probe never left: the namespace of %s has no way to %v", j.from.name, j.key.Dst), ""
 	case errors.Is(err, unix.EPERM):
-		return fmt.Sprintf("the probe never left: a firewall rule in the namespace of %s refuses it", j.from.name), "`nft list ruleset` in that namespace shows its output chain"
+		return fmt.Sprintf("the probe never left: the firewall in the namespace of %s refuses it", j.from.name), ""
 	}
 	return fmt.Sprintf("the probe never left: %v", err), hintOf(err)
 }

@@ -239,6 +239,14 @@ func TestTraceLost(t *testing.T) {
 		n.golden("lost_"+c.name, []string{"c1", "h2/c2", "--wait", "400ms"})
 		h2.Run("sh", "-c", c.mend)
 	}
+	inside := f.hosts[1].container
+	inside.Run("nft", "add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }")
+	n.golden("lost_policy", []string{"c1", "h2/c2", "--wait", "400ms", "--proto", "tcp"})
+	inside.Run("nft", "delete table inet f")
+	own := f.hosts[0].container
+	own.Run("nft", "add table ip f; add chain ip f out { type filter hook output priority 0; }; add rule ip f out ip daddr 10.2.2.2 drop")
+	n.golden("lost_inside", []string{"c1", "h2/c2", "--wait", "400ms"})
+	own.Run("nft", "delete table ip f")
 	f.hosts[0].container.Run("ip", "route", "del", "default")
 	n.golden("lost_before", []string{"c1", "h2/c2"}, []string{"c1", "10.2.1.77", "--wait", "100ms", "--inject", "--mac", "02:00:00:00:00:77"})
 }
