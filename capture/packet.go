@@ -142,10 +142,14 @@ func (x *Expander) emit(p *Packet, rec *Record, f frame.Frame, emit func(*Packet
 // maxSegments bounds how often a frame is planned: each time 64 segments come out.
 const maxSegments = frame.MaxLen / frame.BatchLen
 
+// PartialChecksum is the Note of a frame whose sender left the checksum to a
+// network card, as all senders on this host do.
+const PartialChecksum = "partial checksum"
+
 // note says what the octets of a frame with offload metadata stand for.
 func note(f *frame.Frame, length int) string {
 	if f.GSO.Type == frame.GSONone {
-		return "partial checksum"
+		return PartialChecksum
 	}
 	size := max(int(f.GSO.Size), 1)
 	return fmt.Sprintf("GSO frame of %d segments of %d octets", (max(length-int(f.GSO.HdrLen), 1)+size-1)/size, size)

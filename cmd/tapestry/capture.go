@@ -177,7 +177,7 @@ func (c *cli) printPacket(p *api.Captured) {
 		c.printf("%d packets of %s lost: the reader is too slow\n", p.Lost, p.Port)
 	}
 	note := ""
-	if p.Note != "" {
+	if p.Note != "" && p.Note != capture.PartialChecksum { // which nearly every frame has
 		note = "; " + p.Note
 	}
 	if p.Refused != "" {
