@@ -151,6 +151,9 @@ func (d *Daemon) capturePorts(list []string, devs int) (host string, ids, announ
 	}
 	for _, name := range list {
 		id := d.portID(name)
+		if name == strangers && d.vtep == nil {
+			return "", nil, nil, &api.Error{Code: api.CodeNotFound, Msg: "no tunnel, so nothing is refused by it", Hint: "`tunnel:` in the file, or `tapestry peer add`, makes one"}
+		}
 		if id == 0 && name != strangers {
 			return "", nil, nil, d.noPort(name)
 		}

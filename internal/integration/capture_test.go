@@ -196,6 +196,7 @@ func TestCaptureText(t *testing.T) {
 	}{
 		{[]string{"--filter", "hots 1"}, 2, "  hots 1\n  ^\nhint: did you mean host?"},
 		{[]string{"--port", "nobody"}, 5, `no port "nobody"`},
+		{[]string{"--port", "tunnel/unknown"}, 5, "no tunnel"},
 		{[]string{"--snaplen", "20"}, 2, "at least 64 octets"},
 		{[]string{"--direction", "up"}, 2, "want in, out or both"},
 		{[]string{"--rotate-size", "1MB"}, 2, "only files are rotated"},
