@@ -20,6 +20,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/filter"
+	"github.com/tapestry-net/tapestry/capture/record"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
@@ -234,7 +235,7 @@ func BenchmarkObserve(b *testing.B) {
 }
 
 // record writes a capture of four observations, a port of which appears late.
-func record(t *testing.T) []byte {
+func recorded(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	sink := capture.NewPcapng(&b, nil, "tapestry test", "a test", func(id frame.PortID) capture.Interface {
@@ -273,7 +274,7 @@ func tshark(t *testing.T, file string, fields ...string) []string {
 
 func TestInteropTshark(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "f.pcapng")
-	if err := os.WriteFile(file, record(t), 0o600); err != nil {
+	if err := os.WriteFile(file, recorded(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const why = "flood blue broadcast → c2,c3(mtu_exceeded)"
@@ -345,7 +346,7 @@ func TestStalledReader(t *testing.T) {
 		}
 	}
 	file := filepath.Join(t.TempDir(), "f.pcapng")
-	f, err := capture.Create(file, capture.Rotation{}, time.Now, nil)
+	f, err := record.Create(file, record.Rotation{}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,25 +365,4 @@ func TestStalledReader(t *testing.T) {
 	if uint64(sum) < lost {
 		t.Errorf("packets say that %d were lost, want at least %d", sum, lost)
 	}
-}
-
-func FuzzFiles(f *testing.F) {
-	f.Add([]byte{0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0})
-	f.Add([]byte{5, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 5, 0, 8, 0, 1, 0, 0, 0})
-	f.Add([]byte{5, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0})
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, b []byte) {
-		files, err := capture.Create(filepath.Join(dir, "f"), capture.Rotation{Size: 200}, time.Now, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for len(b) > 0 {
-			n := min(len(b), 7)
-			if _, err := files.Write(b[:n]); err != nil {
-				break
-			}
-			b = b[n:]
-		}
-		_ = files.Close()
-	})
 }

@@ -2,8 +2,7 @@
 // pcapng, each packet with the decision about it as its comment:
 //
 //	loops ──Observe──> Ring ──Poll──> Record ──Expand──> Packet ──> Writer ──> pcapng
-//	        never waits     one reader         in, and each copy out   │
-//	                                                                  Files: rotation
+//	        never waits     one reader         in, and each copy out
 //
 //	interface  h128/c1    one a source, added when it first has a packet: a port of the
 //	                      switch, what a tunnel refused, an interface of the host
@@ -12,6 +11,8 @@
 //
 // A Source puts packets of an interface of the host into the same ring. They come
 // later than the switch's own, so a Stream of both holds packets back and sorts.
+//
+// Package record writes what comes out into files.
 //
 // # Ownership
 //
@@ -22,7 +23,7 @@
 //
 // Any number of goroutines call Observe, and one reads. When the reader is
 // slow the ring fills, and what does not fit is counted by port: a loop never
-// waits. Writer, Expander and Files belong to one goroutine each.
+// waits. Writer and Expander belong to one goroutine each.
 //
 // # Standards
 //

@@ -16,6 +16,7 @@ import (
 	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/dissect"
 	"github.com/tapestry-net/tapestry/capture/filter"
+	"github.com/tapestry-net/tapestry/capture/record"
 	"github.com/tapestry-net/tapestry/internal/api"
 )
 
@@ -72,8 +73,8 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 }
 
 // rotation is what the flags say of files.
-func (f *captureFlags) rotation(cmd *cobra.Command) (capture.Rotation, error) {
-	r := capture.Rotation{Every: f.rotateTime, Keep: f.rotateKeep}
+func (f *captureFlags) rotation(cmd *cobra.Command) (record.Rotation, error) {
+	r := record.Rotation{Every: f.rotateTime, Keep: f.rotateKeep}
 	var err error
 	if r.Size, err = octets(f.rotateSize); err != nil {
 		return r, usagef(cmd, "--rotate-size %q: %v", f.rotateSize, err)
@@ -189,11 +190,11 @@ func (c *cli) printPacket(p *api.Captured) {
 
 // recordPackets writes the capture to path. The file is made when the switch has
 // agreed: a request that it refuses replaces nothing.
-func (c *cli) recordPackets(ctx context.Context, r api.CaptureRequest, path string, rot capture.Rotation) error {
+func (c *cli) recordPackets(ctx context.Context, r api.CaptureRequest, path string, rot record.Rotation) error {
 	if st, err := os.Stdout.Stat(); path == "-" && err == nil && st.Mode()&os.ModeCharDevice != 0 {
 		return api.Errorf(api.CodeInvalid, "a pcapng is nothing for a terminal").WithHint("tapestry capture -w - | wireshark -k -i -")
 	}
-	var files *capture.Files
+	var files *record.Files
 	seen := func() uint64 {
 		if files == nil {
 			return 0
@@ -223,12 +224,12 @@ func (c *cli) recordPackets(ctx context.Context, r api.CaptureRequest, path stri
 }
 
 // createCapture opens the first file.
-func createCapture(path string, rot capture.Rotation, quit <-chan struct{}) (*capture.Files, error) {
-	files, err := capture.Create(path, rot, time.Now, quit)
+func createCapture(path string, rot record.Rotation, quit <-chan struct{}) (*record.Files, error) {
+	files, err := record.Create(path, rot, time.Now, quit)
 	switch {
-	case errors.Is(err, capture.ErrNoCapture):
+	case errors.Is(err, record.ErrNoCapture):
 		return nil, api.Errorf(api.CodeConflict, "%v", err).WithHint("name another file, or remove this one: only captures are overwritten")
-	case errors.Is(err, capture.ErrLink):
+	case errors.Is(err, record.ErrLink):
 		return nil, api.Errorf(api.CodeConflict, "%v", err).WithHint("name the file itself: packets go to no file by a link")
 	case err != nil:
 		return nil, api.Errorf(api.CodeFailed, "%v", err)
@@ -237,7 +238,7 @@ func createCapture(path string, rot capture.Rotation, quit <-chan struct{}) (*ca
 }
 
 // written says where the packets are.
-func written(files *capture.Files, path string) string {
+func written(files *record.Files, path string) string {
 	where := ""
 	switch {
 	case files.Count() > 1:

@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/filter"
+	"github.com/tapestry-net/tapestry/capture/record"
 	"github.com/tapestry-net/tapestry/internal/api"
 )
 
@@ -68,7 +68,7 @@ func (c *cli) runExtcap(cmd *cobra.Command, f *extcapFlags) error {
 		} else if f.iface != extcapAll {
 			return notFound("interface", f.iface, []string{extcapAll})
 		}
-		return c.recordPackets(cmd.Context(), r, f.fifo, capture.Rotation{})
+		return c.recordPackets(cmd.Context(), r, f.fifo, record.Rotation{})
 	case f.filter != "":
 		// Wireshark asks whether the filter is good: silence means yes.
 		if _, err := filter.Compile(f.filter); err != nil {

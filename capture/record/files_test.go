@@ -1,10 +1,11 @@
-package capture_test
+package record_test
 
 import (
 	"bytes"
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,31 +15,65 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/capture"
+	"github.com/tapestry-net/tapestry/capture/record"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 )
 
+// stream is a pcapng of ten packets, before one of which some were lost.
+func stream(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := capture.NewWriter(&b, "tapestry test", "")
+	id, err := w.Interface(capture.Interface{Name: "h128/c1"})
+	for i, n := range []int{60, 61, 62, 1500, 1500, 7000, 7000, 7000, 7000, 7000} {
+		p := &capture.Packet{Time: time.Unix(1700000000, int64(i)), Data: make([]byte, n), Len: n, Direction: capture.In, Decision: "drop storm"}
+		err = errors.Join(err, w.Packet(id, p, uint64(i/9)*5))
+	}
+	if err := errors.Join(err, w.Stats(id, 10, 5, time.Unix(1700000000, 0))); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// tshark reads a file and returns one line of fields a packet.
+func tshark(t *testing.T, file string, fields ...string) []string {
+	t.Helper()
+	netnstest.Require(t, "tshark")
+	args := []string{"-n", "-r", file, "-T", "fields", "-E", "separator=|"}
+	for _, f := range fields {
+		args = append(args, "-e", f)
+	}
+	out, err := exec.Command("tshark", args...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		errors.As(err, &exit)
+		t.Fatalf("tshark: %v: %s", err, exit.Stderr)
+	}
+	return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+}
+
 func TestFiles(t *testing.T) {
-	stream := record(t)
+	octets := stream(t)
 	dir := t.TempDir()
 	now := time.Unix(0, 0)
 	path := filepath.Join(dir, "f.pcapng")
-	f, err := capture.Create(path, capture.Rotation{Size: 5000, Every: time.Hour}, func() time.Time { return now }, nil)
+	f, err := record.Create(path, record.Rotation{Size: 5000, Every: time.Hour}, func() time.Time { return now }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Octet by octet: blocks come in pieces. The clock passes an hour in between.
-	for i := range stream {
+	for i := range octets {
 		if i == 900 {
 			now = now.Add(2 * time.Hour)
 		}
-		if _, err := f.Write(stream[i : i+1]); err != nil {
+		if _, err := f.Write(octets[i : i+1]); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if f.Packets() != 9 || f.Lost() == 0 {
+	if f.Packets() != 10 || f.Lost() == 0 {
 		t.Errorf("counted %d packets, %d lost", f.Packets(), f.Lost())
 	}
 	files, _ := filepath.Glob(filepath.Join(dir, "f_*.pcapng"))
@@ -56,24 +91,24 @@ func TestFiles(t *testing.T) {
 			t.Errorf("first file: %q", got)
 		}
 	}
-	if n != 9 {
-		t.Errorf("all files have %d packets, want 9", n)
+	if n != 10 {
+		t.Errorf("all files have %d packets, want 10", n)
 	}
 }
 
 // TestFilesKeep: the newest files stay, and no other than those of this capture
 // are removed.
 func TestFilesKeep(t *testing.T) {
-	stream, dir := record(t), t.TempDir()
+	octets, dir := stream(t), t.TempDir()
 	other := filepath.Join(dir, "f_0000.pcapng")
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := capture.Create(filepath.Join(dir, "f.pcapng"), capture.Rotation{Size: 300, Keep: 2}, time.Now, nil)
+	f, err := record.Create(filepath.Join(dir, "f.pcapng"), record.Rotation{Size: 300, Keep: 2}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Write(stream); err != nil {
+	if _, err := f.Write(octets); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
@@ -93,7 +128,7 @@ func TestFilesKeep(t *testing.T) {
 // TestCreate: packets go to no file that was there for something else, nor where
 // a link leads.
 func TestCreate(t *testing.T) {
-	stream, dir := record(t), t.TempDir()
+	octets, dir := stream(t), t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
 	write := func(name string, mode os.FileMode, text string) string {
 		t.Helper()
@@ -102,7 +137,7 @@ func TestCreate(t *testing.T) {
 		}
 		return in(name)
 	}
-	notes, old := write("notes", 0o644, "dear diary"), write("old.pcapng", 0o644, string(stream))
+	notes, old := write("notes", 0o644, "dear diary"), write("old.pcapng", 0o644, string(octets))
 	reader, err := os.Open(old)
 	if err != nil {
 		t.Fatal(err)
@@ -118,16 +153,16 @@ func TestCreate(t *testing.T) {
 	}
 	defer fifo.Close()
 	for name, want := range map[string]error{
-		notes: capture.ErrNoCapture, in("link"): capture.ErrLink, in("dangling"): capture.ErrLink, dir: unix.EISDIR,
+		notes: record.ErrNoCapture, in("link"): record.ErrLink, in("dangling"): record.ErrLink, dir: unix.EISDIR,
 		in("fifo"): nil, in("to-fifo"): nil, old: nil, write("empty", 0o644, ""): nil, write("old.pcap", 0o644, "\xd4\xc3\xb2\xa1"): nil,
 	} {
-		f, err := capture.Create(name, capture.Rotation{}, time.Now, nil)
+		f, err := record.Create(name, record.Rotation{}, time.Now, nil)
 		if !errors.Is(err, want) {
 			t.Errorf("%s: got %v, want %v", name, err, want)
 		}
 		if err == nil {
 			if !strings.HasSuffix(name, "fifo") {
-				_, _ = f.Write(stream)
+				_, _ = f.Write(octets)
 			}
 			_ = f.Close()
 		}
@@ -141,7 +176,7 @@ func TestCreate(t *testing.T) {
 	if _, err := os.Stat(in("nothing")); err == nil {
 		t.Error("a file was made where a link leads")
 	}
-	if b, _ := io.ReadAll(reader); !bytes.Equal(b, stream) {
+	if b, _ := io.ReadAll(reader); !bytes.Equal(b, octets) {
 		t.Error("who had the former file open reads the new packets")
 	}
 }
@@ -163,19 +198,19 @@ func TestPipeUnread(t *testing.T) {
 	}
 	quit := make(chan struct{})
 	close(quit)
-	f, err := capture.Create(path, capture.Rotation{}, time.Now, quit)
+	f, err := record.Create(path, record.Rotation{}, time.Now, quit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream := record(t)
-	if n, err := f.Write(stream); n != len(stream) || err != nil {
-		t.Errorf("wrote %d of %d: %v", n, len(stream), err)
+	octets := stream(t)
+	if n, err := f.Write(octets); n != len(octets) || err != nil {
+		t.Errorf("wrote %d of %d: %v", n, len(octets), err)
 	}
-	whole, err := capture.Create(filepath.Join(t.TempDir(), "f"), capture.Rotation{}, time.Now, nil)
+	whole, err := record.Create(filepath.Join(t.TempDir(), "f"), record.Rotation{}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = whole.Write(stream)
+	_, _ = whole.Write(octets)
 	if f.Packets() == 0 || f.Packets() == whole.Packets() || f.Packets()+f.Lost() != whole.Packets()+whole.Lost() {
 		t.Errorf("%d packets and %d lost, want %d in all and some lost", f.Packets(), f.Lost(), whole.Packets()+whole.Lost())
 	}
@@ -185,14 +220,14 @@ func TestPipeUnread(t *testing.T) {
 // TestFullDiskRotates: a file that can't even begin is none.
 func TestFullDiskRotates(t *testing.T) {
 	dir := tiny(t)
-	f, err := capture.Create(filepath.Join(dir, "f.pcapng"), capture.Rotation{Size: 4096}, time.Now, nil)
+	f, err := record.Create(filepath.Join(dir, "f.pcapng"), record.Rotation{Size: 4096}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream := record(t)
+	octets := stream(t)
 	for err == nil {
 		f.Resync()
-		_, err = f.Write(stream)
+		_, err = f.Write(octets)
 	}
 	if !errors.Is(err, unix.ENOSPC) || !f.Broken() {
 		t.Errorf("got %v, want no space left", err)
@@ -210,7 +245,7 @@ func TestFullDiskRotates(t *testing.T) {
 }
 
 func TestFilesRefuseNonsense(t *testing.T) {
-	f, err := capture.Create(filepath.Join(t.TempDir(), "f"), capture.Rotation{}, time.Now, nil)
+	f, err := record.Create(filepath.Join(t.TempDir(), "f"), record.Rotation{}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +253,7 @@ func TestFilesRefuseNonsense(t *testing.T) {
 	if _, err := f.Write([]byte("GET / HTTP/1.1\r\n")); err == nil {
 		t.Error("a stream that is no pcapng was written")
 	}
-	if _, err := capture.Create(filepath.Join(t.TempDir(), "no", "f"), capture.Rotation{}, time.Now, nil); !errors.Is(err, os.ErrNotExist) {
+	if _, err := record.Create(filepath.Join(t.TempDir(), "no", "f"), record.Rotation{}, time.Now, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing folder: got %v", err)
 	}
 }
@@ -240,11 +275,11 @@ func tiny(t *testing.T) string {
 func TestFullDisk(t *testing.T) {
 	dir := tiny(t)
 	path := filepath.Join(dir, "f.pcapng")
-	f, err := capture.Create(path, capture.Rotation{}, time.Now, nil)
+	f, err := record.Create(path, record.Rotation{}, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = io.Copy(f, bytes.NewReader(record(t)))
+	_, err = io.Copy(f, bytes.NewReader(stream(t)))
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want no space left on %s", err, path)
 	}
@@ -254,4 +289,25 @@ func TestFullDisk(t *testing.T) {
 	if got := tshark(t, path, "frame.len"); len(got) != int(f.Packets()) {
 		t.Errorf("%d packets can be read, %d were written", len(got), f.Packets())
 	}
+}
+
+func FuzzFiles(f *testing.F) {
+	f.Add([]byte{0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0})
+	f.Add([]byte{5, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 5, 0, 8, 0, 1, 0, 0, 0})
+	f.Add([]byte{5, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0})
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		files, err := record.Create(filepath.Join(dir, "f"), record.Rotation{Size: 200}, time.Now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(b) > 0 {
+			n := min(len(b), 7)
+			if _, err := files.Write(b[:n]); err != nil {
+				break
+			}
+			b = b[n:]
+		}
+		_ = files.Close()
+	})
 }

@@ -1,4 +1,4 @@
-package capture
+package record
 
 import (
 	"encoding/binary"
@@ -11,6 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+// Blocks and options of draft-ietf-opsawg-pcapng section 4.
+const (
+	blockSection   = 0x0a0d0d0a
+	blockInterface = 1
+	blockStats     = 5
+	blockPacket    = 6
+	optEnd         = 0
 )
 
 // maxBlock bounds one block of a stream: a GSO frame with its options.
