@@ -40,6 +40,7 @@ var tiers = map[string]int{
 	"internal/daemon":       5,
 	"internal/api":          5,
 	"internal/keeper":       5,
+	"internal/tracer":       5,
 	"cmd":                   6,
 	"bench":                 6,
 	"internal/lab":          6,
@@ -54,7 +55,8 @@ var peers = map[string][]string{
 	"switch/port/packet": {"internal/link", "internal/netns", "internal/probe", "switch/port/gather"},
 	"internal/link":      {"internal/netns"},
 	"internal/probe":     {"internal/link", "internal/netns", "switch/port/tap", "switch/port/packet"},
-	"internal/daemon":    {"internal/api", "internal/keeper"},
+	"internal/daemon":    {"internal/api", "internal/keeper", "internal/tracer"},
+	"internal/tracer":    {"internal/api", "internal/keeper"},
 	"cmd/tapestry":       {"bench", "bench/pktgen", "bench/baseline", "internal/lab"},
 }
 

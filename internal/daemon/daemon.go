@@ -13,6 +13,7 @@ import (
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/tracer"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/port/inject"
@@ -37,7 +38,7 @@ type Daemon struct {
 	tableLimit int
 	sw         *vswitch.Switch
 	frames     *frameWatch
-	errands    *errands         // traces that peers have asked to watch
+	tracer     *tracer.Tracer
 	inject     *inject.Source   // of probes that don't come by a port's descriptor
 	observers  tunnel.Observers // of what the tunnel refuses
 	hub        *hub

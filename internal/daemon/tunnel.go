@@ -108,7 +108,7 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 	}
 	o := tunnel.Options{
 		Socket: fd, NoChecksum: v.noChecksum, NoCoalesce: v.noCoalesce, Events: d.onPeer,
-		Asked: d.onAsked, UnderlayMTU: v.underlay, Observers: &d.observers,
+		Asked: d.tracer.Asked, UnderlayMTU: v.underlay, Observers: &d.observers,
 		Open: func(o udpio.SenderOptions) (int, error) {
 			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/journal"
 	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/tracer"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/port/inject"
@@ -117,7 +118,7 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		storms: map[frame.PortID]*stormAt{}, peers: map[frame.PortID]toldPeer{}, flapping: map[string]api.Flap{},
 		lately: map[refusedBy]refusedLately{}, refused: map[refusedBy]uint64{},
 		peerRefused: map[frame.PortID]tunnel.Drops{},
-		errands:     newErrands(), down: make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
+		down:        make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),
 	}
 	if d.hostname, _ = os.Hostname(); d.hostname == "" {
 		d.hostname = "localhost"
@@ -126,6 +127,7 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		d.log.Warn("what happens is kept in memory only", "err", err)
 	})
 	d.names.Store(&names{})
+	d.tracer = tracer.New(traced{d}, k, o.Log)
 	eff := cfg.Resolved(d.hostname, nil)
 	if err := d.openTable(eff.FDBLimit); err != nil {
 		return nil, err
@@ -224,7 +226,6 @@ func (d *Daemon) handOver() {
 // may still be reading it.
 func (d *Daemon) close() {
 	d.stopHealth.Do(func() { close(d.healthQuit) })
-	d.errands.close()
 	if d.sw != nil {
 		d.hub.unwatch()
 		if err := d.sw.Close(); err != nil {
@@ -242,6 +243,7 @@ func (d *Daemon) close() {
 	if d.frames != nil {
 		close(d.frames.quit)
 	}
+	d.tracer.Close()
 	d.work.Wait()
 	d.hub.journal.Close()
 }

@@ -1,4 +1,4 @@
-package daemon
+package tracer
 
 import (
 	"context"
@@ -29,7 +29,7 @@ type wall struct {
 }
 
 // followFirewall opens a wall for the packets of k.
-func (d *Daemon) followFirewall(p keeper.Place, k *trace.Key) (*wall, error) {
+func (t *Tracer) followFirewall(p keeper.Place, k *trace.Key) (*wall, error) {
 	probe := nftrace.Probe{Src: k.Src, Dst: k.Dst, Protocol: k.Protocol(), SrcPort: k.SourcePort(), DstPort: k.Port}
 	if k.Proto == trace.ICMP {
 		probe.SrcPort = 0
@@ -37,7 +37,7 @@ func (d *Daemon) followFirewall(p keeper.Place, k *trace.Key) (*wall, error) {
 	}
 	w := &wall{place: p, done: make(chan struct{})}
 	var err error
-	if w.listener, w.legacy, err = d.keeper.Firewall(keeper.FirewallRequest{Place: p, Probe: probe}); err != nil {
+	if w.listener, w.legacy, err = t.keeper.Firewall(keeper.FirewallRequest{Place: p, Probe: probe}); err != nil {
 		return nil, err
 	}
 	var ctx context.Context
@@ -81,12 +81,13 @@ func (w *wall) final() (nftrace.Step, bool) {
 	return nftrace.Step{}, false
 }
 
-// cause puts the rule that kept a packet into words.
-func (d *Daemon) wallCause(w *wall) (trace.Cause, bool) {
+// wallCause puts the rule that kept a packet into words.
+func (t *Tracer) wallCause(w *wall) (trace.Cause, bool) {
+	at := placeName(t.host.Here().Host, w.place.Port)
 	s, ok := w.final()
 	if !ok {
 		if len(w.legacy) > 0 {
-			return trace.Cause{What: fmt.Sprintf("%s: iptables-legacy has rules in %s, which can't be followed", d.placeName(w.place), strings.Join(w.legacy, ", ")),
+			return trace.Cause{What: fmt.Sprintf("%s: iptables-legacy has rules in %s, which can't be followed", at, strings.Join(w.legacy, ", ")),
 				Hint: "iptables-legacy -vnL shows which of them count"}, true
 		}
 		return trace.Cause{}, false
@@ -95,7 +96,7 @@ func (d *Daemon) wallCause(w *wall) (trace.Cause, bool) {
 	if s.Reply {
 		what = "the answer"
 	}
-	rule, hint, err := d.keeper.Rule(keeper.RuleRequest{Place: w.place, At: s.At})
+	rule, hint, err := t.keeper.Rule(keeper.RuleRequest{Place: w.place, At: s.At})
 	by := fmt.Sprintf("the firewall rule `%s`", api.Clean(rule.Text))
 	switch {
 	case err != nil:
@@ -108,13 +109,13 @@ func (d *Daemon) wallCause(w *wall) (trace.Cause, bool) {
 		where += ", hook " + rule.Hook
 	}
 	did := map[bool]string{true: "took", false: "handed over"}[s.Verdict == nftrace.Drop]
-	return trace.Cause{What: fmt.Sprintf("%s: %s %s %s %s", d.placeName(w.place), by, where, did, what), Hint: hint}, true
+	return trace.Cause{What: fmt.Sprintf("%s: %s %s %s %s", at, by, where, did, what), Hint: hint}, true
 }
 
-// placeName is a place for people: HOST, or HOST/PORT for a port's namespace.
-func (d *Daemon) placeName(p keeper.Place) string {
-	if p.Port == "" {
-		return d.hostName()
+// placeName is a namespace for people: HOST, or HOST/PORT for a port's.
+func placeName(host, port string) string {
+	if port == "" {
+		return host
 	}
-	return d.hostName() + "/" + p.Port
+	return host + "/" + port
 }

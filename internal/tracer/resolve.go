@@ -1,9 +1,9 @@
-package daemon
+package tracer
 
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -29,7 +29,7 @@ const (
 
 // journey is a trace whose names are resolved.
 type journey struct {
-	d    *Daemon
+	t    *Tracer
 	host string
 	req  api.TraceRequest
 	from origin
@@ -56,12 +56,12 @@ type target struct {
 	mac  frame.MAC
 }
 
-// Trace implements api.Backend.
-func (d *Daemon) Trace(ctx context.Context, r api.TraceRequest) (api.TraceRun, error) {
+// Trace validates r, resolves its names and readies a trace; see api.Backend.
+func (t *Tracer) Trace(ctx context.Context, r api.TraceRequest) (api.TraceRun, error) {
 	if r.Watch != "" {
-		return d.traceLive(r)
+		return t.live(r)
 	}
-	j := &journey{d: d, req: r}
+	j := &journey{t: t, req: r}
 	if err := j.check(); err != nil {
 		return nil, err
 	}
@@ -107,11 +107,9 @@ func (j *journey) check() error {
 
 // resolve finds the ports, addresses and the way of sending.
 func (j *journey) resolve(ctx context.Context) error {
-	d := j.d
-	d.mu.Lock()
-	j.host = d.eff.Host
-	from, err := d.originOf(strings.TrimPrefix(j.req.From, j.host+"/"))
-	d.mu.Unlock()
+	here := j.t.host.Here()
+	j.host = here.Host
+	from, err := here.originOf(strings.TrimPrefix(j.req.From, j.host+"/"))
 	if err != nil {
 		return err
 	}
@@ -119,7 +117,7 @@ func (j *journey) resolve(ctx context.Context) error {
 	if j.req.Inject {
 		j.from.raw = false
 	}
-	own := d.addressesOf(from.name)
+	own := j.t.addressesOf(&here, from.name)
 	if j.req.Source != "" {
 		a, err := netip.ParseAddr(j.req.Source)
 		if err != nil {
@@ -127,7 +125,7 @@ func (j *journey) resolve(ctx context.Context) error {
 		}
 		own = []netip.Prefix{netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())}
 	}
-	if j.to, err = d.targetOf(ctx, j.req.To, own); err != nil {
+	if j.to, err = j.t.targetOf(ctx, &here, j.req.To, own); err != nil {
 		return err
 	}
 	src, ok := sourceFor(own, j.to.addr)
@@ -137,83 +135,65 @@ func (j *journey) resolve(ctx context.Context) error {
 	}
 	j.key.Src, j.key.Dst = src, j.to.addr
 	if !j.from.raw {
-		return j.resolveMAC()
+		return j.resolveMAC(&here)
 	}
 	return nil
 }
 
-// originOf is where a probe from a port starts. The caller holds mu.
-func (d *Daemon) originOf(name string) (origin, error) {
-	p := d.ports[name]
-	if p == nil {
-		return origin{}, d.noPort(name)
+// originOf is where a probe from a port starts.
+func (h *Here) originOf(name string) (origin, error) {
+	p, ok := h.Ports[name]
+	if !ok {
+		return origin{}, noPort(name)
 	}
-	if !p.up() {
-		return origin{}, api.Errorf(api.CodeFailed, "port %s is down: %s", name, p.reason).WithHint("%s", p.hint)
+	if p.Down != "" {
+		return origin{}, api.Errorf(api.CodeFailed, "port %s is down: %s", name, p.Down).WithHint("%s", p.Hint)
 	}
-	o := origin{name: name, id: p.id, place: keeper.Place{Port: name}, mac: p.reply.MAC}
-	o.raw = p.req.Kind != keeper.KindDevice && p.req.Adopt == ""
-	if c := d.eff.Ports[name]; c.Untagged() == "" && len(c.Trunk) > 0 {
-		o.tag = frame.MakeTag(d.st.VLANs[c.Trunk[0]], 0, false)
-	}
-	return o, nil
+	return origin{
+		name: name, id: p.ID, place: keeper.Place{Port: name}, mac: p.Reply.MAC, tag: p.Tag,
+		raw: p.Request.Kind != keeper.KindDevice && p.Request.Adopt == "",
+	}, nil
 }
 
 // addressesOf are the addresses of a port's interface as they are now, or as
 // they were asked for when it can't be looked at.
-func (d *Daemon) addressesOf(name string) []netip.Prefix {
-	d.mu.Lock()
-	p := d.ports[name]
-	var asked []netip.Prefix
-	device := ""
-	if p != nil {
-		asked, device = slices.Clone(p.req.Addresses), p.device()
-	}
-	d.mu.Unlock()
-	all, err := d.keeper.Interfaces(keeper.Place{Port: name})
+func (t *Tracer) addressesOf(h *Here, name string) []netip.Prefix {
+	p := h.Ports[name]
+	all, err := t.keeper.Interfaces(keeper.Place{Port: name})
 	if err != nil {
-		return asked
+		return p.Request.Addresses
 	}
 	for _, i := range all {
-		if i.Name == device && len(i.Addresses) > 0 {
+		if i.Name == p.Reply.Device && len(i.Addresses) > 0 {
 			return i.Addresses
 		}
 	}
-	return asked
+	return p.Request.Addresses
 }
 
 // targetOf reads where a probe shall go: an address, a port of this host, or
 // HOST/PORT of another. own are the source's addresses.
-func (d *Daemon) targetOf(ctx context.Context, to string, own []netip.Prefix) (target, error) {
+func (t *Tracer) targetOf(ctx context.Context, h *Here, to string, own []netip.Prefix) (target, error) {
 	if a, err := netip.ParseAddr(to); err == nil {
 		a = a.Unmap()
 		if a.IsMulticast() || a.IsUnspecified() || a.Zone() != "" {
 			return target{}, api.Errorf(api.CodeInvalid, "to %v: want the unicast address of one host, without a zone", a)
 		}
-		return target{addr: a, port: d.portWith(a)}, nil
+		return target{addr: a, port: h.portWith(a)}, nil
 	}
 	host, name, remote := strings.Cut(to, "/")
-	d.mu.Lock()
-	here := d.eff.Host
-	d.mu.Unlock()
-	if remote && host != here {
-		return d.askTarget(ctx, host, name, own)
+	if remote && host != h.Host {
+		return t.askTarget(ctx, h, host, name, own)
 	}
 	if !remote {
 		name = to
 	}
-	d.mu.Lock()
-	p := d.ports[name]
-	mac := frame.MAC{}
-	if p != nil {
-		mac = p.reply.MAC
+	p, ok := h.Ports[name]
+	if !ok {
+		return target{}, noPort(name)
 	}
-	d.mu.Unlock()
-	if p == nil {
-		return target{}, d.noPort(name)
-	}
-	a, err := pickAddress(to, d.addressesOf(name), own)
-	return target{addr: a, port: name, mac: mac}, err
+	a, err := pickAddress(to, t.addressesOf(h, name), own)
+	return target{addr: a, port: name, mac: p.Reply.MAC}, err
 }
 
 // pickAddress chooses one of a destination's addresses that the source has one
@@ -262,12 +242,10 @@ func familyOf(a netip.Addr) string {
 	return "IPv6"
 }
 
-// portWith is the port here whose configuration has address a; empty for none.
-func (d *Daemon) portWith(a netip.Addr) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, name := range sortedNames(d.ports) {
-		if slices.ContainsFunc(d.ports[name].req.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
+// portWith is the port here that was given address a; empty for none.
+func (h *Here) portWith(a netip.Addr) string {
+	for _, name := range slices.Sorted(maps.Keys(h.Ports)) {
+		if slices.ContainsFunc(h.Ports[name].Request.Addresses, func(p netip.Prefix) bool { return p.Addr() == a }) {
 			return name
 		}
 	}
@@ -276,7 +254,7 @@ func (d *Daemon) portWith(a netip.Addr) string {
 
 // resolveMAC finds the station that an injected probe is sent to: the
 // destination if it is in the source's subnet, else the gateway.
-func (j *journey) resolveMAC() error {
+func (j *journey) resolveMAC(h *Here) error {
 	if j.req.MAC != "" {
 		m, err := frame.ParseMAC(j.req.MAC)
 		if err != nil {
@@ -285,31 +263,18 @@ func (j *journey) resolveMAC() error {
 		j.to.mac = m
 		return nil
 	}
-	d := j.d
-	next := j.key.Dst
-	d.mu.Lock()
-	p := d.ports[j.from.name]
-	near := slices.ContainsFunc(p.req.Addresses, func(x netip.Prefix) bool { return x.Contains(next) })
-	if !near && p.req.Gateway.IsValid() {
-		next = p.req.Gateway
+	next, asked := j.key.Dst, h.Ports[j.from.name].Request
+	near := slices.ContainsFunc(asked.Addresses, func(x netip.Prefix) bool { return x.Contains(next) })
+	if !near && asked.Gateway.IsValid() {
+		next = asked.Gateway
 	}
-	d.mu.Unlock()
-	if name := d.portWith(next); name != "" {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if p := d.ports[name]; p != nil && !p.reply.MAC.IsZero() {
-			j.to.mac = p.reply.MAC
-			return nil
-		}
+	if p, ok := h.Ports[h.portWith(next)]; ok && !p.Reply.MAC.IsZero() {
+		j.to.mac = p.Reply.MAC
+		return nil
 	}
 	if next == j.key.Dst && !j.to.mac.IsZero() {
 		return nil
 	}
 	return api.Errorf(api.CodeFailed, "no port has the address %v: its MAC address isn't known, and an injected probe asks nobody", next).
 		WithHint("name it with --mac: `ip neigh` in the namespace, or `tapestry fdb ls`, shows it")
-}
-
-// traceNote is a line of explanation.
-func traceNote(format string, args ...any) api.Traced {
-	return api.Traced{Kind: "note", What: fmt.Sprintf(format, args...)}
 }

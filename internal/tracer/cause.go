@@ -1,4 +1,4 @@
-package daemon
+package tracer
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ func (l *lookout) causes(events []trace.Event) []trace.Cause {
 	var out []trace.Cause
 	explained := map[string]bool{}
 	for _, w := range l.walls {
-		if c, ok := l.d.wallCause(w); ok {
+		if c, ok := l.t.wallCause(w); ok {
 			out = append(out, c)
 			explained[w.place.Port] = true
 		}
@@ -36,7 +36,7 @@ func (l *lookout) causes(events []trace.Event) []trace.Cause {
 		port := l.portOf(e.Netns)
 		if where := port + "/" + e.Port; !asked[where] {
 			asked[where] = true
-			out = append(out, l.d.diagnose(keeper.Place{Port: port}, e, &l.key)...)
+			out = append(out, l.t.diagnose(keeper.Place{Port: port}, e, &l.key)...)
 		}
 	}
 	return out
@@ -45,7 +45,7 @@ func (l *lookout) causes(events []trace.Event) []trace.Cause {
 // delivered reports whether e is the answer where the probe started: nobody
 // passes that on.
 func (l *lookout) delivered(e *trace.Event) bool {
-	return e.Answer() && e.To == l.key.Src.String() && e.Far != "" && l.d.portWith(l.key.Src) == e.Far
+	return e.Answer() && e.To == l.key.Src.String() && e.Far != "" && l.origin == e.Far
 }
 
 // goesOn reports whether a kernel passed e on or answered it. An ICMP error that
@@ -76,7 +76,7 @@ func (l *lookout) portOf(netns string) string {
 }
 
 // diagnose asks a kernel what it would do with the packet of e.
-func (d *Daemon) diagnose(p keeper.Place, e *trace.Event, k *trace.Key) []trace.Cause {
+func (t *Tracer) diagnose(p keeper.Place, e *trace.Event, k *trace.Key) []trace.Cause {
 	f := link.Flow{In: e.Port, Protocol: k.Protocol()}
 	var errSrc, errDst error
 	f.Src, errSrc = netip.ParseAddr(e.From)
@@ -84,8 +84,8 @@ func (d *Daemon) diagnose(p keeper.Place, e *trace.Event, k *trace.Key) []trace.
 	if errSrc != nil || errDst != nil {
 		return nil
 	}
-	where := fmt.Sprintf("%s/%s", d.hostName(), cmp.Or(e.Far, e.Port))
-	g, err := d.keeper.Diagnose(keeper.DiagnoseRequest{Place: p, Flow: f})
+	where := fmt.Sprintf("%s/%s", t.host.Here().Host, cmp.Or(e.Far, e.Port))
+	g, err := t.keeper.Diagnose(keeper.DiagnoseRequest{Place: p, Flow: f})
 	if err != nil {
 		return []trace.Cause{{What: fmt.Sprintf("%s: what the kernel would do is not known: %v", where, err)}}
 	}
@@ -107,21 +107,14 @@ func (d *Daemon) diagnose(p keeper.Place, e *trace.Event, k *trace.Key) []trace.
 }
 
 // unroutable is why a probe could not even leave.
-func (d *Daemon) unroutable(o *origin, k *trace.Key) []trace.Cause {
-	g, err := d.keeper.Diagnose(keeper.DiagnoseRequest{Place: o.place, Flow: link.Flow{Src: k.Src, Dst: k.Dst, Protocol: k.Protocol()}})
+func (t *Tracer) unroutable(o *origin, k *trace.Key) []trace.Cause {
+	g, err := t.keeper.Diagnose(keeper.DiagnoseRequest{Place: o.place, Flow: link.Flow{Src: k.Src, Dst: k.Dst, Protocol: k.Protocol()}})
 	if err != nil {
 		return nil
 	}
 	var out []trace.Cause
 	for _, found := range g.Findings {
-		out = append(out, trace.Cause{What: fmt.Sprintf("%s/%s: %s", d.hostName(), o.name, found.What), Hint: found.Hint})
+		out = append(out, trace.Cause{What: fmt.Sprintf("%s/%s: %s", t.host.Here().Host, o.name, found.What), Hint: found.Hint})
 	}
 	return out
-}
-
-// hostName is what this host calls itself.
-func (d *Daemon) hostName() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.eff.Host
 }

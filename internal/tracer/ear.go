@@ -1,4 +1,4 @@
-package daemon
+package tracer
 
 import (
 	"context"
@@ -35,33 +35,31 @@ type ear struct {
 
 // earsFor are the namespaces in which a trace is to be heard: the host's own,
 // and those of the named ports. Each is there once.
-func (d *Daemon) earsFor(ports ...string) []*ear {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func earsFor(h *Here, ports ...string) []*ear {
 	own := &ear{far: map[string]string{}, deaf: map[string]bool{}}
 	var ownID unix.Stat_t
 	_ = unix.Stat("/proc/self/ns/net", &ownID) // without it a host port's namespace is not known as ours
 	all, places := []*ear{own}, map[uint64]*ear{ownID.Ino: own}
 	for _, name := range ports {
-		p := d.ports[name]
-		if p == nil || !p.up() || !p.elsewhere() || places[p.reply.NetnsID] != nil {
+		p, ok := h.Ports[name]
+		if !ok || p.Down != "" || !p.elsewhere() || places[p.Reply.NetnsID] != nil {
 			continue
 		}
-		e := &ear{port: name, netns: p.req.Netns, far: map[string]string{}, deaf: map[string]bool{}}
-		all, places[p.reply.NetnsID] = append(all, e), e
+		e := &ear{port: name, netns: p.Request.Netns, far: map[string]string{}, deaf: map[string]bool{}}
+		all, places[p.Reply.NetnsID] = append(all, e), e
 	}
-	for name, p := range d.ports {
-		r := &p.reply
+	for name, p := range h.Ports {
+		r := &p.Reply
 		switch {
 		case p.elsewhere():
 			own.deaf[r.Splice], own.deaf[r.HostEnd] = true, true
 			if e := places[r.NetnsID]; e != nil {
 				e.far[r.Device] = name
 			}
-		case p.req.Kind == keeper.KindHost:
+		case p.Request.Kind == keeper.KindHost:
 			own.far[r.Device] = name
 		default: // what the switch reads there it shows itself
-			own.deaf[r.Device], own.deaf[p.req.Device], own.deaf[p.req.Adopt], own.deaf[r.Splice] = true, true, true, true
+			own.deaf[r.Device], own.deaf[p.Request.Device], own.deaf[p.Request.Adopt], own.deaf[r.Splice] = true, true, true, true
 		}
 	}
 	return all
@@ -69,13 +67,13 @@ func (d *Daemon) earsFor(ports ...string) []*ear {
 
 // elsewhere reports whether the port's interface is in a namespace that it was
 // put into.
-func (p *port) elsewhere() bool {
-	return p.req.Kind == keeper.KindTap || p.req.Kind == keeper.KindVeth && p.req.Adopt == ""
+func (p *Port) elsewhere() bool {
+	return p.Request.Kind == keeper.KindTap || p.Request.Kind == keeper.KindVeth && p.Request.Adopt == ""
 }
 
 // listen opens the ear; take is called with each packet that o lets pass.
-func (d *Daemon) listen(e *ear, o watch.Options, take func(e *ear, name string, p *watch.Packet)) error {
-	fd, interfaces, err := d.keeper.Watch(keeper.WatchRequest{Place: keeper.Place{Port: e.port}})
+func (t *Tracer) listen(e *ear, o watch.Options, take func(e *ear, name string, p *watch.Packet)) error {
+	fd, interfaces, err := t.keeper.Watch(keeper.WatchRequest{Place: keeper.Place{Port: e.port}})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package daemon
+package tracer
 
 import (
 	"cmp"
@@ -31,7 +31,7 @@ const (
 
 // live follows packets of live traffic through this host.
 type live struct {
-	d      *Daemon
+	t      *Tracer
 	host   string
 	filter *filter.Program
 
@@ -51,7 +51,7 @@ type followed struct {
 }
 
 // traceLive readies the trace of live packets that match r.Watch.
-func (d *Daemon) traceLive(r api.TraceRequest) (api.TraceRun, error) {
+func (t *Tracer) live(r api.TraceRequest) (api.TraceRun, error) {
 	p, err := filter.Compile(r.Watch)
 	if err != nil {
 		e := api.Errorf(api.CodeInvalid, "watch: %v", err)
@@ -64,12 +64,12 @@ func (d *Daemon) traceLive(r api.TraceRequest) (api.TraceRun, error) {
 		return nil, api.Errorf(api.CodeInvalid, "count %d: want 0 or more packets", r.Count)
 	}
 	return func(ctx context.Context, take func(api.Traced) error) error {
-		v := &live{d: d, host: d.hostName(), filter: p, lines: dissect.New(), under: map[trace.Print]*followed{}}
+		v := &live{t: t, host: t.host.Here().Host, filter: p, lines: dissect.New(), under: map[trace.Print]*followed{}}
 		if r.Kernel {
-			stop, note := v.listen()
+			stop, deaf := v.listen()
 			defer stop()
-			if note != "" {
-				if err := take(traceNote("%s", note)); err != nil {
+			if deaf != "" {
+				if err := take(note("%s", deaf)); err != nil {
 					return err
 				}
 			}
@@ -80,8 +80,9 @@ func (d *Daemon) traceLive(r api.TraceRequest) (api.TraceRun, error) {
 
 // listen follows packets on the interfaces of the host's kernel.
 func (v *live) listen() (stop func(), note string) {
-	e := v.d.earsFor()[0]
-	if err := v.d.listen(e, watch.Options{Filter: v.filter.Socket(), SnapLen: earSnap}, v.heard); err != nil {
+	here := v.t.host.Here()
+	e := earsFor(&here)[0]
+	if err := v.t.listen(e, watch.Options{Filter: v.filter.Socket(), SnapLen: earSnap}, v.heard); err != nil {
 		return func() {}, fmt.Sprintf("the interfaces of this host can't be watched: %v", err)
 	}
 	return e.close, ""
@@ -103,8 +104,8 @@ func (v *live) heard(e *ear, name string, p *watch.Packet) {
 // told, 0 for ever.
 func (v *live) run(ctx context.Context, count int, take func(api.Traced) error) error {
 	ring := capture.NewRing(capture.Choice{Direction: capture.In, Filter: v.filter, Snap: earSnap}, 1<<20)
-	v.d.sw.Observe(ring)
-	defer v.d.sw.Unobserve(ring)
+	v.t.host.Observe(ring, nil)
+	defer v.t.host.Unobserve(ring, nil)
 	look := time.NewTicker(liveEvery)
 	defer look.Stop()
 	var rec capture.Record
@@ -122,7 +123,7 @@ func (v *live) run(ctx context.Context, count int, take func(api.Traced) error) 
 			due, missed := v.due(now)
 			if n := ring.LostAll() - lost + uint64(missed); n > 0 {
 				lost = ring.LostAll()
-				if err := take(traceNote("%d packets were not followed: they came too fast", n)); err != nil {
+				if err := take(note("%d packets were not followed: they came too fast", n)); err != nil {
 					return err
 				}
 			}
@@ -148,7 +149,8 @@ func (v *live) record(rec *capture.Record) {
 		copies = append(copies, c.Copy)
 	}
 	seen.SetCopies(copies)
-	v.add(print, rec.Data, v.d.switchEvent(&seen, v.d.vnis()))
+	here := v.t.host.Here()
+	v.add(print, rec.Data, v.t.switchEvent(&here, &seen))
 }
 
 // add notes one sight of a packet.

@@ -1,4 +1,4 @@
-package daemon
+package tracer
 
 import (
 	"context"
@@ -60,7 +60,7 @@ func (j *journey) probe(ctx context.Context, ttl uint8, take func(api.Traced) er
 		}
 	}
 	for _, n := range r.notes {
-		if err := take(traceNote("%s", n)); err != nil {
+		if err := take(note("%s", n)); err != nil {
 			return api.TraceEnd{}, err
 		}
 	}
@@ -77,7 +77,7 @@ type result struct {
 
 // attempt sends one probe; with walls it is followed through firewalls.
 func (j *journey) attempt(ctx context.Context, ttl uint8, walls bool) result {
-	l := j.d.lookOut(&j.key, walls, j.from.name, j.to.port)
+	l := j.t.lookOut(&j.key, walls, j.from.name, j.to.port)
 	defer l.close()
 	peers, notes := j.summon(ctx, walls)
 	defer j.dismiss(peers)
@@ -95,7 +95,7 @@ func (j *journey) attempt(ctx context.Context, ttl uint8, walls bool) result {
 	r.end = j.conclude(r.hops, sent, refused)
 	r.end.Moved, r.end.Causes = own.Moved, append(own.Causes, r.end.Causes...)
 	if len(r.hops) == 0 && len(r.end.Causes) == 0 {
-		r.end.Causes = j.d.unroutable(&j.from, &j.key)
+		r.end.Causes = j.t.unroutable(&j.from, &j.key)
 	}
 	for _, w := range peers {
 		r.end.Moved = append(r.end.Moved, w.report.Moved...)
@@ -123,11 +123,11 @@ func elsewhere(host string, causes []trace.Cause) []trace.Cause {
 
 // summon asks the peers to watch and returns those that do.
 func (j *journey) summon(ctx context.Context, walls bool) (peers []*witness, notes []string) {
-	peers, notes = j.d.witnesses()
+	peers, notes = j.t.witnesses()
 	watch := trace.Ask{Op: trace.OpWatch, ID: j.key.ID, Key: &j.key, Walls: walls, For: int((j.wait + 2*fetchTime).Milliseconds())}
 	watch.For = min(watch.For, int(trace.MaxWatch.Milliseconds()))
 	each(ctx, peers, startTime, func(ctx context.Context, w *witness) error {
-		_, err := j.d.ask(ctx, w, &watch)
+		_, err := j.t.ask(ctx, w, &watch)
 		return err
 	})
 	return peers, notes
@@ -135,7 +135,7 @@ func (j *journey) summon(ctx context.Context, walls bool) (peers []*witness, not
 
 // collect fetches what the peers saw.
 func (j *journey) collect(ctx context.Context, peers []*witness, lost bool) (accounts []trace.Account, notes []string) {
-	each(ctx, peers, fetchTime, func(ctx context.Context, w *witness) error { return j.d.fetch(ctx, w, j.key.ID, lost) })
+	each(ctx, peers, fetchTime, func(ctx context.Context, w *witness) error { return j.t.fetch(ctx, w, j.key.ID, lost) })
 	for _, w := range peers {
 		if w.err != nil {
 			notes = append(notes, fmt.Sprintf("host %s did not tell what it saw: %v", w.host, w.err))
@@ -153,9 +153,9 @@ func (j *journey) collect(ctx context.Context, peers []*witness, lost bool) (acc
 // that doesn't hear it ends by itself.
 func (j *journey) dismiss(peers []*witness) {
 	end := trace.Ask{Op: trace.OpEnd, ID: j.key.ID}
-	j.d.work.Go(func() {
+	j.t.work.Go(func() {
 		each(context.Background(), peers, startTime, func(ctx context.Context, w *witness) error {
-			_, err := j.d.ask(ctx, w, &end)
+			_, err := j.t.ask(ctx, w, &end)
 			return err
 		})
 	})
@@ -193,16 +193,16 @@ func (j *journey) send(ttl uint8) error {
 	packet := j.key.Packet(ttl)
 	if !j.from.raw {
 		f := inject.Frame{In: j.from.id, Data: trace.Frame(j.to.mac, j.from.mac, j.from.tag, packet)}
-		if !j.d.inject.Put(f) {
+		if !j.t.host.Inject(f) {
 			return errors.New("too many injected frames wait for the switch")
 		}
 		return nil
 	}
-	fd, err := j.d.keeper.OpenRaw(keeper.RawRequest{Place: j.from.place, IPv6: j.key.Src.Is6()})
+	fd, err := j.t.keeper.OpenRaw(keeper.RawRequest{Place: j.from.place, IPv6: j.key.Src.Is6()})
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer unix.Close(fd) // only written to
 	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: j.key.Dst.As16()}
 	if j.key.Dst.Is4() {
 		to = &unix.SockaddrInet4{Addr: j.key.Dst.As4()}
@@ -240,7 +240,7 @@ func (j *journey) conclude(hops []trace.Hop, sent time.Time, refused error) api.
 	if refused != nil {
 		end.Host = j.host
 		end.Lost, end.Hint = j.unsent(refused)
-		end.Causes = j.d.unroutable(&j.from, &j.key)
+		end.Causes = j.t.unroutable(&j.from, &j.key)
 		if errors.Is(refused, unix.EPERM) {
 			end.Causes = []trace.Cause{{What: fmt.Sprintf("%s/%s: a rule of the output chain", j.host, j.from.name), Hint: "nft list ruleset", Firewall: true}}
 		}
@@ -280,7 +280,7 @@ func (j *journey) unsent(err error) (lost, hint string) {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Sprintf("the probe never left: the firewall in the namespace of %s refuses it", j.from.name), ""
 	}
-	return fmt.Sprintf("the probe never left: %v", err), hintOf(err)
+	return fmt.Sprintf("the probe never left: %v", err), keeperHint(err)
 }
 
 // lastSeen says where a probe or its answer was seen last, and what that means.

@@ -1,4 +1,4 @@
-package daemon
+package tracer
 
 import (
 	"cmp"
@@ -49,63 +49,57 @@ func newErrands() *errands {
 	return &errands{busy: make(chan struct{}, maxAnswers), all: map[trace.ID]*errand{}}
 }
 
-// onAsked takes a peer's question. It must not take mu, and not wait: a tunnel
-// is closed with it held.
-func (d *Daemon) onAsked(q tunnel.Question) {
+// Asked takes a peer's question and does not wait.
+func (t *Tracer) Asked(q tunnel.Question) {
 	select {
-	case d.errands.busy <- struct{}{}:
+	case t.errands.busy <- struct{}{}:
 	default:
 		return // as good as lost: the peer asks again
 	}
-	d.work.Go(func() {
-		defer func() { <-d.errands.busy }()
+	t.work.Go(func() {
+		defer func() { <-t.errands.busy }()
 		a, err := trace.ParseAsk(q.Text)
-		t := trace.Tell{Heard: q.Heard.UnixNano()}
+		told := trace.Tell{Heard: q.Heard.UnixNano()}
 		if err == nil {
-			err = d.answer(&q, &a, &t)
+			err = t.answer(&q, &a, &told)
 		}
 		if err != nil {
 			e := api.AsError(err)
-			t.Error, t.Hint, t.NotFound = clip(e.Msg), clip(e.Hint), e.Code == api.CodeNotFound
+			told.Error, told.Hint, told.NotFound = clip(e.Msg), clip(e.Hint), e.Code == api.CodeNotFound
 		}
-		d.mu.Lock()
-		t.Host = d.eff.Host
-		d.mu.Unlock()
-		t.Told = time.Now().UnixNano()
-		if err := q.Answer(trace.Marshal(t)); err != nil {
-			d.log.Debug("answer to peer lost", "peer", q.Peer, "err", err)
+		told.Host = t.host.Here().Host
+		told.Told = time.Now().UnixNano()
+		if err := q.Answer(trace.Marshal(told)); err != nil {
+			t.log.Debug("answer to peer lost", "peer", q.Peer, "err", err)
 		}
 	})
 }
 
-// answer does what a peer asks and fills in t.
-func (d *Daemon) answer(q *tunnel.Question, a *trace.Ask, t *trace.Tell) error {
+// answer does what a peer asks and fills in told.
+func (t *Tracer) answer(q *tunnel.Question, a *trace.Ask, told *trace.Tell) error {
 	switch a.Op {
 	case trace.OpWatch:
-		return d.takeErrand(q, a)
+		return t.takeErrand(q, a)
 	case trace.OpFetch:
-		return d.errands.tell(q, a, t)
+		return t.errands.tell(q, a, told)
 	case trace.OpEnd:
-		d.errands.drop(q.ID, a.ID)
+		t.errands.drop(q.ID, a.ID)
 		return nil
 	}
-	d.mu.Lock()
-	p := d.ports[a.Port]
-	if p != nil {
-		t.MAC = p.reply.MAC
+	const most = 8 // addresses fit in one answer
+	here := t.host.Here()
+	p, ok := here.Ports[a.Port]
+	if !ok {
+		return noPort(a.Port)
 	}
-	d.mu.Unlock()
-	if p == nil {
-		return d.noPort(a.Port)
-	}
-	t.Addresses = d.addressesOf(a.Port)
-	t.Addresses = t.Addresses[:min(len(t.Addresses), 8)]
+	told.MAC, told.Addresses = p.Reply.MAC, t.addressesOf(&here, a.Port)
+	told.Addresses = told.Addresses[:min(len(told.Addresses), most)]
 	return nil
 }
 
 // takeErrand begins to watch for a peer. To be asked again changes nothing.
-func (d *Daemon) takeErrand(q *tunnel.Question, a *trace.Ask) error {
-	r := d.errands
+func (t *Tracer) takeErrand(q *tunnel.Question, a *trace.Ask) error {
+	r := t.errands
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.all[a.ID]; e != nil {
@@ -117,7 +111,8 @@ func (d *Daemon) takeErrand(q *tunnel.Question, a *trace.Ask) error {
 	if len(r.all) >= maxErrands {
 		return api.Errorf(api.CodeFailed, "%d traces of peers are watched already", maxErrands)
 	}
-	l := d.lookOut(a.Key, a.Walls, d.portWith(a.Key.Src), d.portWith(a.Key.Dst))
+	here := t.host.Here()
+	l := t.lookOut(a.Key, a.Walls, here.portWith(a.Key.Src), here.portWith(a.Key.Dst))
 	r.all[a.ID] = &errand{lookout: l, peer: q.ID, over: time.AfterFunc(time.Duration(a.For)*time.Millisecond, func() { r.drop(q.ID, a.ID) })}
 	return nil
 }
@@ -177,56 +172,44 @@ type witness struct {
 }
 
 // witnesses are the peers that can be asked, and notes about those that can't.
-func (d *Daemon) witnesses() (list []*witness, notes []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.vtep == nil {
-		return nil, nil
-	}
-	for _, s := range d.vtep.Status() {
+func (t *Tracer) witnesses() (list []*witness, notes []string) {
+	for _, p := range t.host.Here().Peers {
 		switch {
-		case s.Passive: // it is no tapestry
-		case s.State == tunnel.Down:
-			notes = append(notes, fmt.Sprintf("peer %s is down: what it would see is missing", s.Name))
+		case p.Passive: // it is no tapestry
+		case p.Down:
+			notes = append(notes, fmt.Sprintf("peer %s is down: what it would see is missing", p.Name))
 		case len(list) == maxAsked:
-			notes = append(notes, fmt.Sprintf("only the first %d peers are asked", maxAsked))
-			return list, notes
+			return list, append(notes, fmt.Sprintf("only the first %d peers are asked", maxAsked))
 		default:
-			list = append(list, &witness{id: s.ID, name: s.Name, host: s.Name})
+			list = append(list, &witness{id: p.ID, name: p.Name, host: p.Name})
 		}
 	}
 	return list, notes
 }
 
 // ask asks a peer, and corrects what is known of its clock.
-func (d *Daemon) ask(ctx context.Context, w *witness, a *trace.Ask) (trace.Tell, error) {
-	d.mu.Lock()
-	v := d.vtep
-	d.mu.Unlock()
-	if v == nil {
-		return trace.Tell{}, errors.New("the tunnel was taken out of the configuration")
-	}
-	r, err := v.Ask(ctx, w.id, trace.Marshal(*a))
+func (t *Tracer) ask(ctx context.Context, w *witness, a *trace.Ask) (trace.Tell, error) {
+	r, err := t.host.Ask(ctx, w.id, trace.Marshal(*a))
 	if err != nil {
 		return trace.Tell{}, err
 	}
-	t, err := trace.ParseTell(r.Text)
+	told, err := trace.ParseTell(r.Text)
 	if err != nil {
 		return trace.Tell{}, err
 	}
-	w.host = cmp.Or(clip(api.Clean(t.Host)), w.name)
-	offset, trip := trace.Offset(r.Asked, time.Unix(0, t.Heard), time.Unix(0, t.Told), r.Came)
+	w.host = cmp.Or(clip(api.Clean(told.Host)), w.name)
+	offset, trip := trace.Offset(r.Asked, time.Unix(0, told.Heard), time.Unix(0, told.Told), r.Came)
 	if w.trip == 0 || trip < w.trip {
 		w.offset, w.trip = offset, max(trip, 1)
 	}
-	if t.Error != "" {
+	if told.Error != "" {
 		code := api.CodeFailed
-		if t.NotFound {
+		if told.NotFound {
 			code = api.CodeNotFound
 		}
-		return t, api.Errorf(code, "%s says: %s", w.host, api.Clean(t.Error)).WithHint("%s", api.Clean(t.Hint))
+		return told, api.Errorf(code, "%s says: %s", w.host, api.Clean(told.Error)).WithHint("%s", api.Clean(told.Hint))
 	}
-	return t, nil
+	return told, nil
 }
 
 // each runs do for all witnesses that have not failed, at once, and keeps their
@@ -244,14 +227,14 @@ func each(ctx context.Context, list []*witness, within time.Duration, do func(co
 }
 
 // fetch collects what a peer saw.
-func (d *Daemon) fetch(ctx context.Context, w *witness, id trace.ID, lost bool) error {
+func (t *Tracer) fetch(ctx context.Context, w *witness, id trace.ID, lost bool) error {
 	var parts [][]byte
 	for n := 1; len(parts) < n; {
-		t, err := d.ask(ctx, w, &trace.Ask{Op: trace.OpFetch, ID: id, Part: len(parts), Lost: lost})
+		told, err := t.ask(ctx, w, &trace.Ask{Op: trace.OpFetch, ID: id, Part: len(parts), Lost: lost})
 		if err != nil {
 			return err
 		}
-		n, parts = t.Parts, append(parts, t.Chunk)
+		n, parts = told.Parts, append(parts, told.Chunk)
 	}
 	r, err := trace.ParseReport(parts)
 	if err != nil {
@@ -262,29 +245,19 @@ func (d *Daemon) fetch(ctx context.Context, w *witness, id trace.ID, lost bool) 
 }
 
 // askTarget asks the peer host for the address of one of its ports.
-func (d *Daemon) askTarget(ctx context.Context, host, port string, own []netip.Prefix) (target, error) {
-	d.mu.Lock()
-	var w *witness
-	var names []string
-	for _, p := range d.peerSpecs() {
-		names = append(names, p.Name)
-		if p.Name == host {
-			w = &witness{id: p.ID, name: p.Name}
-		}
-	}
-	here := d.eff.Host
-	d.mu.Unlock()
-	if w == nil {
-		slices.Sort(names)
+func (t *Tracer) askTarget(ctx context.Context, h *Here, host, port string, own []netip.Prefix) (target, error) {
+	i := slices.IndexFunc(h.Peers, func(p Peer) bool { return p.Name == host })
+	if i < 0 {
 		e := api.Errorf(api.CodeNotFound, "no peer %q", clip(host))
-		if len(names) == 0 {
-			return target{}, e.WithHint("this host is %s and has no peers: see tunnel.peers in the file, or `tapestry peer add`", here)
+		if len(h.Peers) == 0 {
+			return target{}, e.WithHint("this host is %s and has no peers: see tunnel.peers in the file, or `tapestry peer add`", h.Host)
 		}
-		return target{}, e.WithHint("this host is %s; `tapestry peer ls` lists the others", here)
+		return target{}, e.WithHint("this host is %s; `tapestry peer ls` lists the others", h.Host)
 	}
+	w := &witness{id: h.Peers[i].ID, name: host}
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	t, err := d.ask(ctx, w, &trace.Ask{Op: trace.OpFind, Port: port})
+	told, err := t.ask(ctx, w, &trace.Ask{Op: trace.OpFind, Port: port})
 	if err != nil {
 		if _, ok := errors.AsType[*api.Error](err); ok {
 			return target{}, err
@@ -295,6 +268,6 @@ func (d *Daemon) askTarget(ctx context.Context, host, port string, own []netip.P
 		return target{}, api.Errorf(api.CodeFailed, "%s can't be asked for the address of its port %s: %v", host, clip(port), err).
 			WithHint("`tapestry peer show %s` says whether it is up; an address can be traced without asking", host)
 	}
-	a, err := pickAddress(host+"/"+port, t.Addresses, own)
-	return target{addr: a, mac: t.MAC}, err
+	a, err := pickAddress(host+"/"+port, told.Addresses, own)
+	return target{addr: a, mac: told.MAC}, err
 }

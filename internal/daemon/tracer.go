@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/tapestry-net/tapestry/capture/dissect"
+	"github.com/tapestry-net/tapestry/fdb"
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/tracer"
+	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
+	"github.com/tapestry-net/tapestry/tunnel"
+)
+
+// Trace implements api.Backend.
+func (d *Daemon) Trace(ctx context.Context, r api.TraceRequest) (api.TraceRun, error) {
+	return d.tracer.Trace(ctx, r)
+}
+
+// traced is the Daemon as traces see it.
+type traced struct{ d *Daemon }
+
+var _ tracer.Host = traced{}
+
+// Here implements tracer.Host.
+func (t traced) Here() tracer.Here {
+	d := t.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, vnis := d.names.Load(), map[frame.VID]int{}
+	for name, network := range d.eff.Networks {
+		vnis[d.st.VLANs[name]] = int(network.VNI)
+	}
+	h := tracer.Here{
+		Host: d.eff.Host, Ports: make(map[string]tracer.Port, len(d.ports)),
+		Place:   n.place,
+		Network: func(v frame.VID) (string, int) { return n.network(v), vnis[v] },
+	}
+	for name, p := range d.ports {
+		o := tracer.Port{ID: p.id, Request: p.req, Reply: p.reply, Hint: p.hint}
+		if !p.up() {
+			o.Down = p.reason
+		}
+		if c := d.eff.Ports[name]; c.Untagged() == "" && len(c.Trunk) > 0 {
+			o.Tag = frame.MakeTag(d.st.VLANs[c.Trunk[0]], 0, false)
+		}
+		h.Ports[name] = o
+	}
+	if d.vtep != nil {
+		for _, s := range d.vtep.Status() {
+			h.Peers = append(h.Peers, tracer.Peer{ID: s.ID, Name: s.Name, Down: s.State == tunnel.Down, Passive: s.Passive})
+		}
+	}
+	return h
+}
+
+// Entry implements tracer.Host.
+func (t traced) Entry(v frame.VID, m frame.MAC) (entry, taught string) {
+	e, ok := t.d.table.Entry(fdb.MakeKey(v, m))
+	if !ok {
+		return "", ""
+	}
+	entry = fmt.Sprintf("%s on %s", m, t.d.names.Load().port(e.Port))
+	if e.Static {
+		return entry + ", static", ""
+	}
+	entry += fmt.Sprintf(", heard %d s ago", int(e.Age(tick()).Seconds()))
+	records := t.d.table.HistoryOf(m)
+	for i := len(records) - 1; i >= 0; i-- {
+		r := records[i]
+		if r.VID == v && len(r.Head) > 0 && (r.Event == fdb.EventLearned || r.Event == fdb.EventMoved) {
+			return entry, fmt.Sprintf("%s at %s", dissect.Line(r.Head), time.Unix(0, r.Wall).Format(time.TimeOnly))
+		}
+	}
+	return entry, ""
+}
+
+// Drops implements tracer.Host.
+func (t traced) Drops() map[frame.PortID]tracer.Counts {
+	d := t.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make(map[frame.PortID]tracer.Counts, len(d.ports))
+	for p := range maps.Values(d.ports) {
+		n, _ := d.sw.PortStats(p.id)
+		all[p.id] = n.Drops
+	}
+	if d.vtep == nil {
+		return all
+	}
+	for _, s := range d.vtep.Status() {
+		n, _ := d.sw.PortStats(s.ID)
+		for why, m := range s.Drops {
+			n.Drops[why] += m
+		}
+		all[s.ID] = n.Drops
+	}
+	return all
+}
+
+// Observe implements tracer.Host.
+func (t traced) Observe(o, refused vswitch.Observer) {
+	t.d.sw.Observe(o)
+	if refused != nil {
+		t.d.observers.Add(refused)
+	}
+}
+
+// Unobserve implements tracer.Host.
+func (t traced) Unobserve(o, refused vswitch.Observer) {
+	if refused != nil {
+		t.d.observers.Remove(refused)
+	}
+	t.d.sw.Unobserve(o)
+}
+
+// Inject implements tracer.Host.
+func (t traced) Inject(f inject.Frame) bool { return t.d.inject.Put(f) }
+
+// Ask implements tracer.Host.
+func (t traced) Ask(ctx context.Context, id frame.PortID, text []byte) (tunnel.Told, error) {
+	t.d.mu.Lock()
+	v := t.d.vtep
+	t.d.mu.Unlock()
+	if v == nil {
+		return tunnel.Told{}, errors.New("the tunnel was taken out of the configuration")
+	}
+	return v.Ask(ctx, id, text)
+}
+
+// place is the name of a port, or of the peer that it stands for.
+func (n *names) place(id frame.PortID) (name string, peer bool) {
+	if p, ok := n.peers[id]; ok {
+		return p, true
+	}
+	return n.port(id), false
+}

@@ -1,0 +1,151 @@
+package tracer
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tapestry-net/tapestry/capture/trace"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/watch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
+// lookout watches this host for the packets of one trace.
+type lookout struct {
+	t       *Tracer
+	key     trace.Key
+	origin  string // the port here that the probe started at; empty = elsewhere
+	watcher *trace.Watcher
+	ears    []*ear
+	walls   []*wall  // none unless firewalls are followed
+	missing []string // namespaces that could not be watched, and why
+	before  map[frame.PortID]Counts
+}
+
+// lookOut begins to watch for k: the switch, the host's interfaces, and those in
+// the namespaces of the named ports; with walls their firewalls as well.
+func (t *Tracer) lookOut(k *trace.Key, walls bool, ports ...string) *lookout {
+	m, here := trace.NewMatcher(k), t.host.Here()
+	l := &lookout{t: t, key: *k, origin: here.portWith(k.Src), watcher: trace.NewWatcher(m), before: t.host.Drops()}
+	program, err := k.BPF()
+	if err != nil {
+		l.missing = append(l.missing, fmt.Sprintf("interfaces can't be watched: %v", err))
+	}
+	o := watch.Options{Filter: program, SnapLen: earSnap}
+	for _, e := range earsFor(&here, ports...) {
+		if err != nil {
+			break
+		}
+		at := placeName(here.Host, e.port)
+		if err := t.listen(e, o, func(e *ear, name string, p *watch.Packet) { e.note(m, name, p) }); err != nil {
+			l.missing = append(l.missing, fmt.Sprintf("the interfaces of %s can't be watched: %v", at, err))
+			continue
+		}
+		l.ears = append(l.ears, e)
+		if !walls {
+			continue
+		}
+		if w, err := t.followFirewall(keeper.Place{Port: e.port}, k); err != nil {
+			l.missing = append(l.missing, fmt.Sprintf("the firewall of %s can't be followed: %v", at, err))
+		} else {
+			l.walls = append(l.walls, w)
+		}
+	}
+	t.host.Observe(l.watcher, trace.Refused{Watcher: l.watcher})
+	return l
+}
+
+// close ends the watch.
+func (l *lookout) close() {
+	l.t.host.Unobserve(l.watcher, trace.Refused{Watcher: l.watcher})
+	for _, e := range l.ears {
+		e.close()
+	}
+	for _, w := range l.walls {
+		w.close()
+	}
+}
+
+// moved are the drop counters that went up since the watch began.
+func (l *lookout) moved() []trace.Moved {
+	var out []trace.Moved
+	here := l.t.host.Here()
+	for id, now := range l.t.host.Drops() {
+		for why, n := range now {
+			if was := l.before[id][why]; n > was && frame.Reason(why).IsDrop() {
+				out = append(out, trace.Moved{Host: here.Host, Port: here.portName(id), Reason: frame.Reason(why).String(), Frames: n - was})
+			}
+		}
+	}
+	return out
+}
+
+// events are what was seen so far, in this host's names.
+func (l *lookout) events() []trace.Event {
+	seen, _ := l.watcher.Seen()
+	events := make([]trace.Event, 0, len(seen))
+	here := l.t.host.Here()
+	for i := range seen {
+		events = append(events, l.t.switchEvent(&here, &seen[i]))
+	}
+	for _, e := range l.ears {
+		events = append(events, e.heard()...)
+	}
+	return events
+}
+
+// report is what was seen, and if the trace was lost why it may have been.
+func (l *lookout) report(lost bool) trace.Report {
+	_, more := l.watcher.Seen()
+	r := trace.Report{Events: l.events(), Lost: more, Notes: l.missing}
+	for _, e := range l.ears {
+		r.Lost += e.missed()
+	}
+	if lost {
+		r.Moved, r.Causes = l.moved(), l.causes(r.Events)
+	}
+	return r
+}
+
+// switchEvent puts what the switch did with a packet into names.
+func (t *Tracer) switchEvent(h *Here, s *trace.Seen) trace.Event {
+	v := s.Verdict
+	e := sightEvent(trace.AtSwitch, &s.Sight, s.Time)
+	network, vni := h.Network(v.VID)
+	e.Network, e.VLAN, e.Action, e.Reason, e.More = network, int(v.VID), v.Action.String(), v.Reason.String(), s.More
+	e.Port, e.Peer = h.Place(s.In)
+	if e.Peer {
+		e.VNI = vni
+	}
+	for _, c := range s.Copies() {
+		x := trace.Exit{VLAN: int(c.Tag.VID())}
+		if x.Port, x.Peer = h.Place(c.Port); x.Peer {
+			x.VLAN, x.VNI = 0, vni
+		}
+		if c.Refused != frame.ReasonNone {
+			x.Refused = c.Refused.String()
+		}
+		e.Exits = append(e.Exits, x)
+	}
+	if v.VID != 0 && !s.Dst.IsGroup() {
+		e.Entry, e.Taught = t.host.Entry(v.VID, s.Dst)
+	}
+	return e
+}
+
+// portName is the name of a port, of a peer's peer/NAME.
+func (h *Here) portName(id frame.PortID) string {
+	name, peer := h.Place(id)
+	if peer {
+		return "peer/" + name
+	}
+	return name
+}
+
+// sightEvent is an event with what the packet itself tells.
+func sightEvent(at trace.Place, s *trace.Sight, when time.Time) trace.Event {
+	return trace.Event{
+		At: at, Time: when.UnixNano(), What: s.What, Code: s.Code, TTL: s.TTL, Src: s.Src, Dst: s.Dst,
+		From: s.From.String(), To: s.To.String(), Tag: int(s.Tag.VID()),
+	}
+}
