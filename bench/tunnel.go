@@ -64,7 +64,7 @@ func tunnelWorkloads() []workload {
 		beside := w.beside
 		w.note = func(rounds []Round) string { return costs(kind, beside, rounds) }
 	}
-	return append(list, peerMemory())
+	return append(list, flooding(), peerMemory())
 }
 
 // TunnelNames are the names of the rows of two hosts.
@@ -115,7 +115,11 @@ func (r *rig) buildTwoHosts(ctx context.Context, name string) (*daemon, error) {
 	var first *daemon
 	for i, side := range []string{"a", "b"} {
 		id := fmt.Sprintf("%s-h%d", name, i)
-		d, err := startDaemon(ctx, r.program, filepath.Join(r.dir, id), fabricText(name, side, i), 1, "ip", "netns", "exec", id)
+		text := fabricText(name, side, i)
+		if name == fabricFlood && i == 0 {
+			text = floodText(text)
+		}
+		d, err := startDaemon(ctx, r.program, filepath.Join(r.dir, id), text, 1, "ip", "netns", "exec", id)
 		if err != nil {
 			return first, err
 		}
@@ -126,6 +130,9 @@ func (r *rig) buildTwoHosts(ctx context.Context, name string) (*daemon, error) {
 		// Both carry the flow: the first answers for the costs of both.
 		first.pids = append(first.pids, d.pids...)
 		first.beside = d
+	}
+	if name == fabricFlood {
+		return first, buildFlood(hosts, name)
 	}
 	return first, nil
 }

@@ -31,6 +31,9 @@ What each workload measures, and how, is in bench/README.md. They are:
 		Example:               "  tapestry bench --quick\n  tapestry bench --only tcp1 --only rtt --rounds 9\n  tapestry bench --save",
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if tunnel && len(o.Only) > 0 {
+				return usagef(cmd, "--tunnel is all rows of two hosts: leave it out to measure only %s", strings.Join(o.Only, ", "))
+			}
 			if tunnel {
 				o.Only = append(o.Only, bench.TunnelNames()...)
 			}
