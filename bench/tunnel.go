@@ -116,8 +116,8 @@ func (r *rig) buildTwoHosts(ctx context.Context, name string) (*daemon, error) {
 	for i, side := range []string{"a", "b"} {
 		id := fmt.Sprintf("%s-h%d", name, i)
 		text := fabricText(name, side, i)
-		if name == fabricFlood && i == 0 {
-			text = floodText(text)
+		if floods(name) && i == 0 {
+			text = floodText(name, text)
 		}
 		d, err := startDaemon(ctx, r.program, filepath.Join(r.dir, id), text, 1, "ip", "netns", "exec", id)
 		if err != nil {
@@ -131,7 +131,7 @@ func (r *rig) buildTwoHosts(ctx context.Context, name string) (*daemon, error) {
 		first.pids = append(first.pids, d.pids...)
 		first.beside = d
 	}
-	if name == fabricFlood {
+	if floods(name) {
 		return first, buildFlood(hosts, name)
 	}
 	return first, nil

@@ -37,6 +37,14 @@
 // inner checksum unfilled, and the inner frame uncut: such frames get the offload
 // metadata that they had.
 //
+// # Joining
+//
+// What the other side cut from one super-frame arrives as a run of datagrams. The
+// receiver makes one frame of it again, in the run's own memory, before the switch
+// sees it (offload.Train): one look-up and one write instead of some fifty. Only
+// what Egress.Plan would coalesce is joined, checksums verified, floods never, and
+// nothing at all with Options.NoCoalesce.
+//
 // # Liveness and path MTU
 //
 // Peers of our kind answer probes (message.go), which any other VTEP discards
