@@ -178,8 +178,12 @@ func (t *Tunnel) answer(h heard) {
 	if h.kind == kindProbe {
 		h.kind, h.message.size = kindAnswer, uint32(h.size)
 		_ = t.send(p, &h.message, messageLen, tagAnswer) // as good as lost on the way
-		if l.state != Up {
+		switch {
+		case l.state != Up:
 			l.beat = t.now // it is there: ask at the next tick
+		case !l.answering: // it is of our kind, and answers from now on
+			t.expect(p)
+			l.asked = t.now
 		}
 		return
 	}
@@ -188,12 +192,7 @@ func (t *Tunnel) answer(h heard) {
 	}
 	l.asked = time.Time{}
 	if !l.answering {
-		l.answering = true
-		l.round.open = false
-		t.begin(p)
-		if l.state == Up { // passive until now
-			t.pending = append(t.pending, Event{t.now, p.status()})
-		}
+		t.expect(p)
 	}
 	if l.state != Up {
 		t.enter(p, Up)
@@ -206,6 +205,18 @@ func (t *Tunnel) answer(h heard) {
 	}
 	if l.round.complete() {
 		t.conclude(p)
+	}
+}
+
+// expect makes p, which has been connecting, passive or another VTEP, one that
+// answers.
+func (t *Tunnel) expect(p *Peer) {
+	l := &p.tended
+	l.answering = true
+	l.round.open = false
+	t.begin(p)
+	if l.state == Up { // passive until now
+		t.pending = append(t.pending, Event{t.now, p.status()})
 	}
 }
 
