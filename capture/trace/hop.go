@@ -51,6 +51,7 @@ type Hop struct {
 	Packet    string    `json:"packet"`              // what it is: probe, echo reply, time exceeded …
 	From      string    `json:"from,omitempty"`      // the packet's addresses
 	To        string    `json:"to,omitempty"`
+	NAT       string    `json:"nat,omitempty"` // which of them a router put another in place of
 	reached   bool
 }
 
@@ -70,7 +71,7 @@ func unfold(events []sighting) []Hop {
 			hops = append(hops, e.switched()...)
 		case i+1 < len(events) && routed(e, &events[i+1]):
 			h := events[i+1].hop(Route, e.Port)
-			h.TTLIn, h.Action, h.Next = int(e.TTL), "route", events[i+1].Port
+			h.TTLIn, h.Action, h.Next, h.NAT = int(e.TTL), "route", events[i+1].Port, translated(&e.Event, &events[i+1].Event)
 			hops = append(hops, h)
 			i++
 		default:
@@ -88,6 +89,19 @@ func unfold(events []sighting) []Hop {
 // routed reports whether a and b are the two sides of one kernel that forwards.
 func routed(a, b *sighting) bool {
 	return a.At == AtIn && b.At == AtOut && a.host == b.host && a.Netns == b.Netns && a.TTL == b.TTL+1
+}
+
+// translated says which addresses of a packet were others before: NAT put new
+// ones in their place.
+func translated(before, after *Event) string {
+	var s []string
+	if before.From != after.From {
+		s = append(s, fmt.Sprintf("source %s became %s", before.From, after.From))
+	}
+	if before.To != after.To {
+		s = append(s, fmt.Sprintf("destination %s became %s", before.To, after.To))
+	}
+	return strings.Join(s, ", ")
 }
 
 // hop is a hop with everything that an event of any place tells.

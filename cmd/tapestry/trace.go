@@ -246,7 +246,11 @@ func whatText(h *trace.Hop) string {
 		}
 		return fmt.Sprintf("%s; TTL unchanged: a %s takes none", what, who)
 	case trace.Route:
-		return fmt.Sprintf("%s routed it; new MAC addresses %s > %s", h.Host, h.SrcMAC, h.DstMAC)
+		nat := ""
+		if h.NAT != "" {
+			nat = "; NAT: " + h.NAT
+		}
+		return fmt.Sprintf("%s routed it%s; new MAC addresses %s > %s", h.Host, nat, h.SrcMAC, h.DstMAC)
 	}
 	who := "the kernel of " + h.Host
 	if h.Netns != "" {

@@ -219,9 +219,14 @@ func newRouted(t *testing.T) *fabric {
 // TestTraceRouted is the picture to reach: containers of two hosts that static
 // routes join: 64, 63, 62, with the name of the router that took each, both ways.
 func TestTraceRouted(t *testing.T) {
+	netnstest.Require(t, "nft")
 	f := newRouted(t)
 	n := f.hosts[0].node
 	n.golden("routed", []string{"c1", "h2/c2"}, []string{"c1", "h2/c2", "--proto", "udp"})
+	h1 := f.hosts[0].underlay
+	h1.Run("nft", "add table ip n; add chain ip n post { type nat hook postrouting priority 100; }; add rule ip n post oifname under0 masquerade")
+	n.golden("routed_nat", []string{"c1", "h2/c2"}, []string{"c1", "h2/c2", "--proto", "tcp"})
+	h1.Run("nft", "delete table ip n")
 	n.golden("routed_ttl", []string{"c1", "h2/c2", "--ttl", "2"}, []string{"c1", "h2/c2", "--traceroute"}, []string{"c1", "h2/c2", "--traceroute", "--proto", "tcp"})
 }
 

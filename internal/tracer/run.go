@@ -83,9 +83,11 @@ func (j *journey) attempt(ctx context.Context, ttl uint8, walls bool) result {
 	defer j.dismiss(peers)
 	sent := time.Now()
 	refused := j.send(ttl)
-	if refused == nil {
-		j.await(ctx, l)
+	wait := j.wait
+	if refused != nil {
+		wait = settleTime // for what the firewall has to tell
 	}
+	j.await(ctx, l, wait)
 	r := result{lost: !j.done(l)}
 	own := l.report(r.lost)
 	accounts, more := j.collect(ctx, peers, r.lost)
@@ -212,8 +214,8 @@ func (j *journey) send(ttl uint8) error {
 
 // await returns when an answer has left by the port that the probe started at,
 // and what follows it had time to come, or when the wait is over.
-func (j *journey) await(ctx context.Context, l *lookout) {
-	over := time.NewTimer(j.wait)
+func (j *journey) await(ctx context.Context, l *lookout, wait time.Duration) {
+	over := time.NewTimer(wait)
 	defer over.Stop()
 	for {
 		select {

@@ -1,0 +1,189 @@
+package tracer_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/tracer"
+	vswitch "github.com/tapestry-net/tapestry/switch"
+	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/port/inject"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
+	"github.com/tapestry-net/tapestry/tunnel"
+)
+
+// desk is a host without frames: a test shows them to whoever observes.
+type desk struct {
+	here      tracer.Here
+	observers chan vswitch.Observer // each that came
+	left      chan vswitch.Observer // each that went
+}
+
+func newDesk() *desk {
+	return &desk{
+		observers: make(chan vswitch.Observer, 10), left: make(chan vswitch.Observer, 10),
+		here: tracer.Here{
+			Host: "h1",
+			Ports: map[string]tracer.Port{
+				"c1":   {ID: 1, Request: keeper.PortRequest{Kind: keeper.KindTap, Netns: "red"}, Reply: keeper.PortReply{Device: "eth0", NetnsID: 7}},
+				"c2":   {ID: 2, Request: keeper.PortRequest{Kind: keeper.KindVeth, Netns: "red"}, Reply: keeper.PortReply{Device: "eth1", NetnsID: 7, Splice: "s2", HostEnd: "v2"}},
+				"gw":   {ID: 3, Request: keeper.PortRequest{Kind: keeper.KindHost}, Reply: keeper.PortReply{Device: "tap-blue"}},
+				"up":   {ID: 4, Request: keeper.PortRequest{Kind: keeper.KindDevice, Device: "eth1"}, Reply: keeper.PortReply{Device: "eth1"}},
+				"gone": {ID: 5, Request: keeper.PortRequest{Kind: keeper.KindTap}, Down: "namespace gone is gone", Hint: "ip netns add gone"},
+			},
+			Place:   func(id frame.PortID) (string, bool) { return "c" + string(rune('0'+id)), false },
+			Network: func(frame.VID) (string, int) { return "blue", 0 },
+		},
+	}
+}
+
+func (d *desk) Here() tracer.Here                           { return d.here }
+func (d *desk) Entry(frame.VID, frame.MAC) (string, string) { return "an entry", "a frame" }
+func (d *desk) Drops() map[frame.PortID]tracer.Counts       { return nil }
+func (d *desk) Observe(o, _ vswitch.Observer)               { d.observers <- o }
+func (d *desk) Unobserve(o, _ vswitch.Observer)             { d.left <- o }
+func (d *desk) Inject(inject.Frame) bool                    { return true }
+func (d *desk) Ask(context.Context, frame.PortID, []byte) (tunnel.Told, error) {
+	return tunnel.Told{}, tunnel.ErrNoAnswer
+}
+
+func TestTraceRefuses(t *testing.T) {
+	tr := tracer.New(newDesk(), nil, slog.New(slog.DiscardHandler))
+	defer tr.Close()
+	for _, c := range []struct {
+		r    api.TraceRequest
+		code int
+		want string
+	}{
+		{api.TraceRequest{From: "c1"}, api.CodeInvalid, "from and to"},
+		{api.TraceRequest{From: "c1", To: "c2", Proto: "sctp"}, api.CodeInvalid, "sctp"},
+		{api.TraceRequest{From: "c1", To: "c2", Port: 80}, api.CodeInvalid, "ICMP has no ports"},
+		{api.TraceRequest{From: "c1", To: "c2", Proto: "tcp", Port: 65536}, api.CodeInvalid, "65536"},
+		{api.TraceRequest{From: "c1", To: "c2", TTL: 256}, api.CodeInvalid, "256"},
+		{api.TraceRequest{From: "c1", To: "c2", WaitMS: 10001}, api.CodeInvalid, "10001"},
+		{api.TraceRequest{From: "c1", To: "c2", MAC: "02:00:00:00:00:01"}, api.CodeInvalid, "the namespace chooses"},
+		{api.TraceRequest{From: "c9", To: "c2"}, api.CodeNotFound, "c9"},
+		{api.TraceRequest{From: "h1/c9", To: "c2"}, api.CodeNotFound, "c9"},
+		{api.TraceRequest{From: "gone", To: "c2"}, api.CodeFailed, "namespace gone is gone"},
+		{api.TraceRequest{Watch: "icmp and hots 10.1.0.3"}, api.CodeInvalid, "column"},
+		{api.TraceRequest{Watch: "icmp", Count: -1}, api.CodeInvalid, "-1"},
+	} {
+		_, err := tr.Trace(t.Context(), c.r)
+		if e := api.AsError(err); err == nil || e.Code != c.code || !strings.Contains(e.Msg, c.want) {
+			t.Errorf("%+v: got %v, want %q", c.r, err, c.want)
+		}
+	}
+}
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func TestAddresses(t *testing.T) {
+	own := prefixes("10.1.0.2/24", "10.9.0.2/24", "fe80::2/64", "fd00::2/64")
+	for dst, want := range map[string]string{"10.9.0.7": "10.9.0.2", "192.0.2.1": "10.1.0.2", "fd00::7": "fd00::2", "fe80::7": "fe80::2"} {
+		if got, ok := tracer.SourceFor(own, netip.MustParseAddr(dst)); !ok || got.String() != want {
+			t.Errorf("to %s from %v, want %s", dst, got, want)
+		}
+	}
+	if got, ok := tracer.SourceFor(own[:2], netip.MustParseAddr("fd00::7")); ok {
+		t.Errorf("to IPv6 from %v", got)
+	}
+	for _, c := range []struct {
+		theirs, own []netip.Prefix
+		want        string
+	}{
+		{prefixes("fd00::3/64", "10.1.0.3/24"), own, "10.1.0.3"},
+		{prefixes("fe80::3/64", "fd00::3/64"), own, "fd00::3"},
+		{prefixes("10.1.0.3/24"), own[3:], "no address of a family"},
+		{nil, own, "no address"},
+	} {
+		a, err := tracer.PickAddress("c2", c.theirs, c.own)
+		if err == nil && a.String() != c.want || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("of %v: got %v, %v, want %s", c.theirs, a, err, c.want)
+		}
+	}
+}
+
+// TestEars: each namespace is listened in once; what the switch itself reads and
+// writes is left out, and the far ends of its ports are known.
+func TestEars(t *testing.T) {
+	h := newDesk().here
+	got := tracer.Ears(&h, "c1", "c2", "up", "gone", "nobody", "")
+	want := []map[string]string{
+		{"port": "", "netns": "", "far tap-blue": "gw", "deaf eth1": "yes", "deaf s2": "yes", "deaf v2": "yes", "deaf ": "yes"},
+		{"port": "c1", "netns": "red", "far eth0": "c1", "far eth1": "c2"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("ears (-want +got):\n%s", d)
+	}
+}
+
+// TestLive: packets that match are told in order, with all that was seen of each,
+// and the observer goes when the count is reached or nobody listens.
+func TestLive(t *testing.T) {
+	d := newDesk()
+	tr := tracer.New(d, nil, slog.New(slog.DiscardHandler))
+	defer tr.Close()
+	run, err := tr.Trace(t.Context(), api.TraceRequest{Watch: "udp", Count: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	ended := make(chan error)
+	go func() {
+		ended <- run(t.Context(), func(l api.Traced) error {
+			got = append(got, strings.Join([]string{l.Kind, string(rune('0' + l.Seq)), l.Hop.At, l.Port, l.Next}, " "))
+			return nil
+		})
+	}()
+	o := <-d.observers
+	a, b := switchtest.Station4(1), switchtest.Station4(2)
+	show := func(in frame.PortID, data []byte) {
+		o.Observe(&frame.Observation{Time: time.Now(), In: in, Frame: &frame.Frame{Data: data},
+			Verdict: frame.Verdict{Action: frame.Forward, Reason: frame.KnownUnicast, VID: 10, Out: 2}, Copies: []frame.Copy{{Port: 2}}})
+	}
+	show(1, switchtest.EchoFrame(a, b, 1, 1, nil))
+	show(1, switchtest.UDPFrame(a, b, []byte("one")))
+	show(1, switchtest.UDPFrame(a, b, []byte("two")))
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"hop 1 ingress c1 ", "hop 1 decide c1 c2", "hop 1 egress c2 ", "hop 2 ingress c1 ", "hop 2 decide c1 c2", "hop 2 egress c2 "}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+	if <-d.left != o {
+		t.Error("another observer went")
+	}
+	run, _ = tr.Trace(t.Context(), api.TraceRequest{Watch: "udp"})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- run(ctx, nil) }()
+	<-d.observers
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	<-d.left
+	full := errors.New("full")
+	run, _ = tr.Trace(t.Context(), api.TraceRequest{Watch: "udp"})
+	go func() { ended <- run(t.Context(), func(api.Traced) error { return full }) }()
+	o = <-d.observers
+	show(1, switchtest.UDPFrame(a, b, []byte("three")))
+	if err := <-ended; !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+	<-d.left
+}
