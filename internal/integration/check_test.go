@@ -165,6 +165,7 @@ func TestCheckLive(t *testing.T) {
 func TestCheckLiveDevice(t *testing.T) {
 	netnstest.Require(t, "packet", "ip")
 	far := netnstest.New(t)
+	far.Run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1") // it says nothing by itself
 	host := cable(t, far, "eth0")
 	n := start(t, "networks: {blue: {vlan: 10}}\nports:\n  up: {device: {name: "+host+"}, access: blue}\n")
 	n.sound("--for=0s")

@@ -132,8 +132,11 @@ func TestKillBoth(t *testing.T) {
 			t.Errorf("left in a container:\n%s", out)
 		}
 	}
-	if left, _ := os.ReadDir(n.state); len(left) != 0 { // the directory itself was there when this keeper began
-		t.Errorf("left in the state directory: %v", left)
+	left, _ := os.ReadDir(n.state) // the directory itself was there when this keeper began
+	for _, f := range left {
+		if f.Name() != "journal" { // which remembers what happened to ports and peers
+			t.Errorf("left in the state directory: %v", f.Name())
+		}
 	}
 }
 

@@ -35,9 +35,7 @@ func (n *node) failed(err error) (code int, stderr string) {
 	if err == nil {
 		n.t.Fatal("tapestry up came up")
 	}
-	code = n.keeper.ProcessState.ExitCode()
-	n.keeper = nil
-	return code, n.log.String()
+	return n.ended.ProcessState.ExitCode(), n.log.String()
 }
 
 // TestWorkerConfined looks at the running worker from outside.

@@ -51,6 +51,7 @@ type node struct {
 	state  string
 	ns     *netnstest.NS // that it runs in; nil = the test's own
 	keeper *exec.Cmd
+	ended  *exec.Cmd // the keeper of the last start that failed
 	log    *syncBuffer
 	exited chan error
 }
@@ -126,7 +127,7 @@ func (n *node) tryUp() error {
 	case err := <-ready:
 		if err != nil {
 			err = errors.Join(err, <-n.exited)
-			n.keeper = nil
+			n.ended, n.keeper = n.keeper, nil
 		}
 		return err
 	case <-time.After(patience):
