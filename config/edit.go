@@ -58,19 +58,24 @@ func parseItem(path, key, name, text string, item any) error {
 // network, port, peer or fdb. text is the value as in the file, for set only
 // the keys that change, where null removes a key. For fdb, name is unused: the
 // entry's network and MAC address say which one is meant. The error wraps
-// ErrNotFound or ErrExists, or is Errors.
+// ErrNotFound or ErrExists, or is Errors, in which what c has already is the
+// owner of what the item wants.
 func Edit(c *Config, op, kind, name, text string) (*Config, error) {
 	out := c.Clone()
 	var err error
+	edited := ""
 	switch kind {
 	case "port":
+		edited = "ports." + segment(name)
 		err = editNamed(&out.Ports, op, kind, name, text, ParsePort, "ports.*")
 	case "network":
+		edited = "networks." + segment(name)
 		err = editNamed(&out.Networks, op, kind, name, text, ParseNetwork, "networks.*")
 	case "peer":
 		if out.Tunnel == nil {
 			out.Tunnel = new(Tunnel)
 		}
+		edited = "tunnel.peers." + segment(name)
 		err = editNamed(&out.Tunnel.Peers, op, kind, name, text, ParsePeer, "tunnel.peers.*")
 	case "fdb":
 		err = editFDB(out, op, text)
@@ -80,7 +85,7 @@ func Edit(c *Config, op, kind, name, text string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Validate(out); err != nil {
+	if err := validateEdited(out, edited); err != nil {
 		return nil, err
 	}
 	return out, nil

@@ -30,6 +30,8 @@ func TestEdit(t *testing.T) {
 		{"set", "network", "blue", "vlna: 3", "1:1: networks.blue.vlna: unknown key; did you mean vlan?"},
 		{"add", "peer", "h3", "address: 192.0.2.3", "+ peer h3: address 192.0.2.3"},
 		{"rm", "peer", "h2", "", "- peer h2"},
+		{"add", "network", "a", "vlan: 10", "networks.a.vlan: VLAN 10 is used already by networks.blue.vlan; each needs its own"},
+		{"add", "peer", "a", "address: 192.0.2.1", "tunnel.peers.a.address: address 192.0.2.1:4789 is used already by tunnel.peers.h2.address; each needs its own"},
 		{"add", "fdb", "", `{network: red, mac: "02:00:00:00:00:09", port: c2}`, "+ fdb red 02:00:00:00:00:09: port c2"},
 		{"add", "fdb", "", `{network: blue, mac: "02:00:00:00:00:09", port: c2}`, "add fdb entry 02:00:00:00:00:09 in blue: exists already"},
 		{"set", "fdb", "", `{network: blue, mac: "02:00:00:00:00:09", port: c2}`, "~ fdb blue 02:00:00:00:00:09: port c1 → c2"},
@@ -57,6 +59,31 @@ func TestEdit(t *testing.T) {
 		if !reflect.DeepEqual(base, mustParse(t, full)) {
 			t.Errorf("%s %s %s changed the original", tt.op, tt.kind, tt.name)
 		}
+	}
+}
+
+// TestConflict: what belongs to something else is told apart from what is wrong
+// in itself.
+func TestConflict(t *testing.T) {
+	for _, tt := range []struct {
+		op, kind, name, text string
+		want                 bool
+	}{
+		{"add", "network", "a", "vlan: 10", true},
+		{"add", "network", "z", "{vlan: 10, vni: 7}", true},
+		{"add", "network", "a", "{vlan: 10, encrypt: required}", false},
+		{"add", "port", "a", "{tap: {netns: a, address: [10.0.0.2/24]}, access: blue}", true},
+		{"set", "port", "c2", "{device: {name: eth1}, trunk: [nope]}", false},
+		{"add", "port", "a", "{tap: {netns: a, address: [10.0.0.7/24, 10.0.0.7/24]}, access: blue}", false},
+	} {
+		_, err := config.Edit(mustParse(t, full), tt.op, tt.kind, tt.name, tt.text)
+		var list config.Errors
+		if !errors.As(err, &list) || list.Conflict() != tt.want {
+			t.Errorf("%s %s %s %s: got %v, want a conflict: %v", tt.op, tt.kind, tt.name, tt.text, err, tt.want)
+		}
+	}
+	if (config.Errors{}).Conflict() {
+		t.Error("no error is a conflict")
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,6 +14,9 @@ type Error struct {
 	Line, Col int
 	Field     string // path such as ports.c1.tap.address[0]; "" = the whole file
 	Msg       string // what is wrong and the likely mend
+	// Owner is the path of the field that has already what this one wants for
+	// itself; "" = the error is no such conflict.
+	Owner string
 }
 
 // Error implements error: FILE:LINE:COL: FIELD: MSG, without what is unknown.
@@ -44,6 +48,12 @@ func (es Errors) Error() string {
 		lines[i] = e.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Conflict reports whether nothing is wrong but that values belong to something
+// else already.
+func (es Errors) Conflict() bool {
+	return len(es) > 0 && !slices.ContainsFunc(es, func(e *Error) bool { return e.Owner == "" })
 }
 
 // Unwrap lets errors.As find each Error.

@@ -60,7 +60,7 @@ func (d *decoder) finish(name string, c *Config) error {
 			around[f] = true
 		}
 	}
-	for _, e := range validate(c, d.place) {
+	for _, e := range validate(c, d.place, "") {
 		hidden := around[e.Field]
 		for f := range outward(e.Field) {
 			hidden = hidden || unread[f]

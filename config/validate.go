@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,7 +34,12 @@ func badName(s string) string {
 // Validate checks a Config that was built or changed by a program. The error is
 // Errors, without files and lines. Parse has validated what it returns.
 func Validate(c *Config) error {
-	if errs := validate(c, func(string) place { return place{} }); len(errs) > 0 {
+	return validateEdited(c, "")
+}
+
+// validateEdited is Validate after a change of the item at the path edited.
+func validateEdited(c *Config, edited string) error {
+	if errs := validate(c, func(string) place { return place{} }, edited); len(errs) > 0 {
 		return errs
 	}
 	return nil
@@ -46,10 +52,14 @@ type checker struct {
 	place func(path string) place
 	// owners is who uses what must be unique: "mac 02:…" → field path.
 	owners map[string]string
+	// edited is the path of the item that was just changed, which never owns
+	// what something else has too; "" = none.
+	edited string
 }
 
-func validate(c *Config, at func(path string) place) Errors {
-	k := &checker{c: c, place: at, owners: make(map[string]string)}
+// validate checks c; at says where a field stands in the file.
+func validate(c *Config, at func(path string) place, edited string) Errors {
+	k := &checker{c: c, place: at, owners: make(map[string]string), edited: edited}
 	k.values(reflect.ValueOf(c).Elem(), "", "")
 	if k.hasNil() {
 		return k.errs
@@ -147,11 +157,22 @@ func (k *checker) claim(field, kind, shown, scope string) {
 		k.owners[id] = field
 		return
 	}
+	if k.changed(first) && !k.changed(field) {
+		field, first = first, field
+	}
 	where := first
 	if p := k.place(first); p.line > 0 {
 		where = fmt.Sprintf("%s (line %d)", first, p.line)
 	}
 	k.fail(field, "%s %s is used already by %s; each needs its own", kind, shown, where)
+	if !k.changed(first) {
+		k.errs[len(k.errs)-1].Owner = first
+	}
+}
+
+// changed reports whether field belongs to the item that was just changed.
+func (k *checker) changed(field string) bool {
+	return k.edited != "" && strings.HasPrefix(field, k.edited+".")
 }
 
 // known reports a network that does not exist.

@@ -26,7 +26,8 @@ func (d *Daemon) Apply(_ context.Context, r api.ApplyRequest) (api.ApplyReply, e
 	}
 	cfg, err := config.Parse(name, []byte(r.YAML))
 	if err != nil {
-		return api.ApplyReply{}, invalid(err)
+		// Two owners in one file are a mistake in it, no conflict with the switch.
+		return api.ApplyReply{}, &api.Error{Code: 2, Msg: err.Error()}
 	}
 	if err := d.begin(); err != nil {
 		return api.ApplyReply{}, err
@@ -207,7 +208,11 @@ func (d *Daemon) owner(name string, p *config.Port) error {
 		if other == name {
 			continue
 		}
-		if what := common(p, d.cfg.Ports[other]); what != "" {
+		what := common(p, d.cfg.Ports[other])
+		if i := p.Interface(); what == "" && i != nil && !i.MAC.IsZero() && i.MAC == d.ports[other].reply.MAC {
+			what = "MAC " + i.MAC.String() // of an interface to which none was given
+		}
+		if what != "" {
 			return &api.Error{Code: 6, Msg: fmt.Sprintf("port %s: %s belongs to port %s already", name, what, other), Hint: "tapestry port show " + other}
 		}
 	}
@@ -381,9 +386,12 @@ func (d *Daemon) Detach(_ context.Context, r api.DetachRequest) error {
 // invalid gives errors of package config the exit code of the contract. A name
 // or address that is taken is a conflict.
 func invalid(err error) error {
-	var e *api.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		return e
 	}
-	return &api.Error{Code: 2, Msg: err.Error()}
+	code := 2
+	if list, ok := errors.AsType[config.Errors](err); ok && list.Conflict() {
+		code = 6
+	}
+	return &api.Error{Code: code, Msg: err.Error()}
 }

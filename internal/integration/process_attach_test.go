@@ -86,7 +86,12 @@ func TestAttachConflict(t *testing.T) {
 	t.Parallel()
 	a, b, c := netnstest.New(t), netnstest.New(t), netnstest.New(t)
 	n := start(t, pair(a, b))
+	other := netnstest.New(t)
+	n.cli("attach", "netns:"+other.Name(), "--network", "blue", "--port", "c1-other")
+	var given struct{ MAC string }
+	n.json(&given, "port", "show", "c1-other")
 	for what, args := range map[string][]string{
+		"given MAC": {"--mac", given.MAC},
 		"address":   {"--address", "10.1.0.2/24"},
 		"MAC":       {"--mac", "02:00:00:00:00:01"},
 		"port name": {"--port", "c1"},
@@ -151,6 +156,8 @@ func TestExitCodes(t *testing.T) {
 		{6, []string{"network", "rm", "blue"}},
 		{0, []string{"fdb", "add", "blue", "02:00:00:00:00:99", "c1"}},
 		{6, []string{"port", "rm", "c1"}},
+		{6, []string{"network", "add", "a", "--vlan", "10"}},
+		{6, []string{"port", "set", "c2", "tap.address=[10.1.0.2/24]"}},
 		{6, []string{"attach", "netns:" + c.Name(), "--network", "blue"}},
 	} {
 		out, errText, code := n.try(x.args...)
