@@ -45,8 +45,8 @@ var scalars = map[reflect.Type]scalarFunc{
 	reflect.TypeFor[MACPin]():         typed(parseMACPin),
 	reflect.TypeFor[PeerAddr]():       typed(parsePeerAddr),
 	reflect.TypeFor[frame.MAC]():      typed(parseMAC),
-	reflect.TypeFor[netip.Addr]():     typed(parseAddr),
-	reflect.TypeFor[netip.Prefix]():   typed(parsePrefix),
+	reflect.TypeFor[netip.Addr]():     typed(ParseAddr),
+	reflect.TypeFor[netip.Prefix]():   typed(ParsePrefix),
 	reflect.TypeFor[netip.AddrPort](): typed(parseAddrPort),
 }
 
@@ -181,7 +181,9 @@ func checkMAC(m frame.MAC) error {
 	return nil
 }
 
-func parseAddr(s string) (netip.Addr, error) {
+// ParseAddr reads an IPv4 or IPv6 address as it stands in the file. The error
+// quotes s and says what is wrong with it.
+func ParseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil && strings.Contains(s, "/"):
@@ -214,9 +216,11 @@ func leadingZero(s string) bool {
 	return false
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
+// ParsePrefix reads an address with its prefix length as it stands in the file.
+// The error quotes s and says what is wrong with it.
+func ParsePrefix(s string) (netip.Prefix, error) {
 	host, length, ok := strings.Cut(s, "/")
-	a, err := parseAddr(host)
+	a, err := ParseAddr(host)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
@@ -247,7 +251,7 @@ func parsePeerAddr(s string) (PeerAddr, error) {
 		return PeerAddr(ap), checkAddr(ap.Addr())
 	}
 	if leadingZero(s) {
-		_, err := parseAddr(s)
+		_, err := ParseAddr(s)
 		return PeerAddr{}, err
 	}
 	return PeerAddr{}, fmt.Errorf("%s is no address; write it like 192.0.2.1, 192.0.2.1:4789 or [2001:db8::1]:4789", quote(s))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -307,16 +306,16 @@ func attachment(r api.AttachRequest) (*config.Port, error) {
 		i.Ifname = "eth0"
 	}
 	for _, a := range r.Addresses {
-		prefix, err := netip.ParsePrefix(a)
+		prefix, err := config.ParsePrefix(a)
 		if err != nil {
-			return nil, &api.Error{Code: 2, Msg: fmt.Sprintf("address %q: %v", clip(a), err), Hint: "give it with its prefix length: 10.1.0.5/24"}
+			return nil, &api.Error{Code: 2, Msg: fmt.Sprintf("address: %v", err), Hint: "give it with its prefix length: 10.1.0.5/24"}
 		}
 		i.Address = append(i.Address, prefix)
 	}
 	if r.Gateway != "" {
-		g, err := netip.ParseAddr(r.Gateway)
+		g, err := config.ParseAddr(r.Gateway)
 		if err != nil {
-			return nil, &api.Error{Code: 2, Msg: fmt.Sprintf("gateway %q: %v", clip(r.Gateway), err)}
+			return nil, &api.Error{Code: 2, Msg: fmt.Sprintf("gateway: %v", err), Hint: "give it without a prefix length: 10.1.0.1"}
 		}
 		i.Gateway = g
 	}
@@ -334,7 +333,8 @@ func attachment(r api.AttachRequest) (*config.Port, error) {
 	case "veth":
 		p.Veth = i
 	default:
-		return nil, &api.Error{Code: 2, Msg: fmt.Sprintf("via %q: want tap or veth", clip(r.Via))}
+		return nil, &api.Error{Code: 2, Msg: fmt.Sprintf("via %q is not known; want tap or veth", clip(r.Via)),
+			Hint: "tap is the fastest; veth for software that insists on one"}
 	}
 	return p, nil
 }

@@ -226,6 +226,27 @@ func TestWhatTwoPortsCannotShare(t *testing.T) {
 	}
 }
 
+// TestAttachmentErrors: what is wrong with an argument is said in our own words.
+func TestAttachmentErrors(t *testing.T) {
+	for _, c := range []struct {
+		r    api.AttachRequest
+		want string
+	}{
+		{api.AttachRequest{Addresses: []string{"foo"}}, `address: "foo" is no IPv4 or IPv6 address`},
+		{api.AttachRequest{Addresses: []string{"10.1.0.9"}}, `address: "10.1.0.9" has no prefix length; write it like 10.1.0.9/24`},
+		{api.AttachRequest{Addresses: []string{"10.1.0.9/64"}}, `address: "10.1.0.9/64" has a bad prefix length; want /0 to /32`},
+		{api.AttachRequest{Addresses: []string{"010.1.0.9/24"}}, `address: "010.1.0.9" has a leading zero, which some read as octal; write it without`},
+		{api.AttachRequest{Gateway: "10.1.0.1/24"}, `gateway: "10.1.0.1/24" has a prefix length; write the address alone`},
+		{api.AttachRequest{MAC: "foo"}, `MAC address "foo": want six hexadecimal octets like 02:00:00:00:00:01`},
+		{api.AttachRequest{Via: "foo"}, `via "foo" is not known; want tap or veth`},
+	} {
+		_, err := attachment(c.r)
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Msg != c.want || e.Code != 2 {
+			t.Errorf("%+v: got %v, want %s", c.r, err, c.want)
+		}
+	}
+}
+
 func TestPortNames(t *testing.T) {
 	d := &Daemon{}
 	for _, c := range []struct{ label, ifname, want string }{
