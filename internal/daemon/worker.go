@@ -59,7 +59,8 @@ func Worker(o WorkerOptions) error {
 	return d.serve(g)
 }
 
-// abort tells the keeper that starting again would not help.
+// abort tells the keeper that starting again would not help. The keeper says
+// why; the error is what it was not told.
 func abort(k *keeper.Client, err error) error {
 	if errors.Is(err, keeper.ErrGone) {
 		return err
@@ -75,7 +76,7 @@ func abort(k *keeper.Client, err error) error {
 	if refused := k.Abort(e); refused != nil {
 		return errors.Join(err, refused)
 	}
-	return err
+	return nil
 }
 
 // start brings everything up to the moment when frames flow.

@@ -180,6 +180,9 @@ func TestDamagedState(t *testing.T) {
 		if code != 1 || !strings.Contains(text, path) || !strings.Contains(text, "damaged") || !strings.Contains(text, "move it away") {
 			t.Errorf("%s: exit %d: %s", what, code, text)
 		}
+		if n := strings.Count(text, "damaged"); n != 1 {
+			t.Errorf("%s: said %d times: %s", what, n, text)
+		}
 		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, bad) {
 			t.Errorf("%s: the file was changed: %v", what, err)
 		}
