@@ -101,7 +101,7 @@ func TestNamespaceReplaced(t *testing.T) {
 			unname(name)
 			second := named(t, name)
 			if !crash {
-				f.pass(1500) // a look at every port lies between
+				f.pass(750) // a look at every port lies between
 				ping(t, first, "10.1.0.2", 2)
 				first.Delete()
 			}

@@ -23,10 +23,11 @@ import (
 // flowPort is the UDP port that a flow goes to.
 const flowPort = 7000
 
-// flowEvery is the time between two datagrams of a flow.
-const flowEvery = time.Millisecond
+// flowEvery is the time between two datagrams of a flow. The container's own
+// queue, of 1000 frames, holds two seconds of it.
+const flowEvery = 2 * time.Millisecond
 
-// flow sends numbered datagrams from one container to another, a thousand a
+// flow sends numbered datagrams from one container to another, five hundred a
 // second, and notes what arrives.
 type flow struct {
 	t    *testing.T

@@ -88,6 +88,21 @@ func (n *node) write(config string) {
 	}
 }
 
+// onlyJournal checks that a clean stop leaves nothing in the state directory but
+// the memory of what happened to ports and peers.
+func (n *node) onlyJournal() {
+	n.t.Helper()
+	left, err := os.ReadDir(n.state)
+	if err != nil {
+		n.t.Error(err)
+	}
+	for _, f := range left {
+		if f.Name() != "journal" {
+			n.t.Errorf("left in the state directory: %v", f.Name())
+		}
+	}
+}
+
 // up starts the switch and waits for its line `ready`.
 func (n *node) up() {
 	n.t.Helper()
@@ -247,7 +262,7 @@ func (n *node) portState(name string) (state, reason string) {
 func ping(t *testing.T, from *netnstest.NS, to string, count int, more ...string) {
 	t.Helper()
 	netnstest.Require(t, "ping")
-	args := append([]string{"ping", "-n", "-q", "-c", fmt.Sprint(count), "-i", "0.02", "-W", "2"}, more...)
+	args := append([]string{"ping", "-n", "-q", "-c", fmt.Sprint(count), "-i", "0.05", "-W", "2"}, more...)
 	out, err := from.Try(append(args, to)...)
 	if err != nil || !strings.Contains(out, " 0% packet loss") {
 		t.Fatalf("ping %s: %v\n%s", to, err, out)

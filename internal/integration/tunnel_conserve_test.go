@@ -27,10 +27,12 @@ func TestTunnelConservesOverAll(t *testing.T) {
 	const hosts = 3
 	f := newFabric(t, hosts)
 	var wires []*sniffer
+	// A frame for each datagram, so that both can be counted.
+	const plain = "offload: {coalesce: off}\n"
 	var sinks []*sink
 	for i := range hosts {
 		wires = append(wires, f.sniff(i+1))
-		f.up(i+1, f.file(false, 4789, i+1))
+		f.up(i+1, plain+f.file(false, 4789, i+1))
 		sinks = append(sinks, f.sink(i+1))
 		// What waits for a neighbour's address and is dropped then, nobody counts.
 		f.hosts[i].underlay.Run("ping", "-c", "1", underlayAddr((i+1)%hosts+1, false))
@@ -39,7 +41,7 @@ func TestTunnelConservesOverAll(t *testing.T) {
 	// refused, one of a peer isn't counted.
 	f.cut(true)
 	for _, h := range f.hosts {
-		h.node.write(f.file(false, 4789, 1, 2, 3))
+		h.node.write(plain + f.file(false, 4789, 1, 2, 3))
 		h.node.cli("apply", "-c", h.node.config)
 	}
 	f.cut(false)
