@@ -294,6 +294,27 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// TestKilledDuringOrder: whoever gave an order that nobody answered is told that
+// it may have been carried out.
+func TestKilledDuringOrder(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	c := api.Dial(socket)
+	_, err = c.Item(t.Context(), api.ItemRequest{Op: "add", Kind: "network", Name: "blue"})
+	if e := api.AsError(err); e == nil || e.Code != api.CodeUnreachable || !strings.Contains(e.Msg, "may be done or not") || e.Hint == "" {
+		t.Errorf("got %+v, want code 3 that leaves open what is done", e)
+	}
+	err = c.Trace(t.Context(), api.TraceRequest{From: "c1", To: "c2"}, func(api.Traced) error { return nil })
+	if e := api.AsError(err); e == nil || e.Code != api.CodeUnreachable || strings.Contains(e.Msg, "EOF") {
+		t.Errorf("trace: got %+v, want code 3 in words", e)
+	}
+}
+
 func TestDefaultSocket(t *testing.T) {
 	t.Setenv("TAPESTRY_SOCKET", "/x/y")
 	if got, want := api.DefaultSocket(), "/x/y"; got != want {

@@ -40,6 +40,16 @@ type hungUp struct{ error }
 // Unwrap returns the *Error.
 func (h hungUp) Unwrap() error { return h.error }
 
+// unanswered is err, or of a connection that ended without an answer the error
+// of an order, which may have been carried out.
+func (c *Client) unanswered(err error) error {
+	if _, ok := errors.AsType[hungUp](err); !ok {
+		return err
+	}
+	return Errorf(CodeUnreachable, "the switch on %s ended before it answered: what was asked for may be done or not", c.socket).
+		WithHint("`tapestry status` shows whether it is back; give the command again: what is done already changes nothing, or is refused as a conflict")
+}
+
 // Client asks one running switch. Its methods are those of Backend; their
 // errors are *Error.
 type Client struct {
@@ -247,7 +257,7 @@ func tell[A any](ctx context.Context, c *Client, path string, q any) (A, error) 
 	for end := time.Now().Add(retryFor); ; {
 		a, err := answer[A](ctx, c, http.MethodPost, path, bytes.NewReader(body))
 		if e, ok := errors.AsType[*Error](err); !ok || !e.Retry || time.Now().After(end) {
-			return a, err
+			return a, c.unanswered(err)
 		}
 		select {
 		case <-ctx.Done():

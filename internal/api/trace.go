@@ -124,11 +124,8 @@ func (c *Client) Trace(ctx context.Context, r TraceRequest, take func(Traced) er
 		return Errorf(CodeInvalid, "write request: %v", err)
 	}
 	stream, err := c.call(ctx, http.MethodPost, "trace", bytes.NewReader(body))
-	if h, ok := errors.AsType[hungUp](err); ok {
-		err = h.error
-	}
 	if err != nil {
-		return err
+		return c.unanswered(err)
 	}
 	defer stream.Close()
 	for d := json.NewDecoder(stream); ; {
