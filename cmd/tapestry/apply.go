@@ -46,13 +46,8 @@ func readFile(cmd *cobra.Command, file string) ([]byte, error) {
 		return nil, usagef(cmd, "name the file with -c FILE")
 	}
 	text, err := os.ReadFile(file)
-	switch {
-	case os.IsNotExist(err):
-		return nil, api.Errorf(api.CodeNotFound, "read configuration: %v", err)
-	case os.IsPermission(err):
-		return nil, api.Errorf(api.CodeNotPermitted, "read configuration: %v", err)
-	case err != nil:
-		return nil, fmt.Errorf("read configuration: %w", err)
+	if err != nil {
+		return nil, api.FileError(fmt.Errorf("read configuration: %w", err))
 	}
 	return text, nil
 }

@@ -232,7 +232,7 @@ func createCapture(path string, rot record.Rotation, quit <-chan struct{}) (*rec
 	case errors.Is(err, record.ErrLink):
 		return nil, api.Errorf(api.CodeConflict, "%v", err).WithHint("name the file itself: packets go to no file by a link")
 	case err != nil:
-		return nil, api.Errorf(api.CodeFailed, "%v", err)
+		return nil, api.FileError(err)
 	}
 	return files, nil
 }

@@ -113,7 +113,7 @@ func (c *cli) recorded(cmd *cobra.Command, q question) (r api.ExplainRequest, no
 	file := os.Stdin
 	if q.pcap != "-" {
 		if file, err = os.Open(q.pcap); err != nil {
-			return r, "", api.Errorf(api.CodeInvalid, "read capture: %v", err)
+			return r, "", api.FileError(fmt.Errorf("read capture: %w", err))
 		}
 		defer file.Close()
 	}

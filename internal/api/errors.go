@@ -3,7 +3,10 @@ package api
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"syscall"
 )
 
 // Codes of Error, which are the exit codes of the command line.
@@ -38,6 +41,26 @@ func AsError(err error) *Error {
 		return &Error{Code: e.Code, Msg: err.Error(), Hint: e.Hint, Retry: e.Retry}
 	}
 	return &Error{Code: CodeFailed, Msg: err.Error()}
+}
+
+// FileError is err, of a file that a user named, with the code and the hint that
+// its cause deserves.
+func FileError(err error) *Error {
+	e := AsError(err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Code = CodeNotFound
+		if dir, err := os.Getwd(); err == nil {
+			return e.WithHint("give its path from %s, or from /", dir)
+		}
+	case errors.Is(err, fs.ErrPermission):
+		e.Code = CodeNotPermitted
+		return e.WithHint("run the command as who may open it: `ls -l` shows")
+	case errors.Is(err, syscall.EISDIR):
+		e.Code = CodeInvalid
+		return e.WithHint("name a file in it")
+	}
+	return e
 }
 
 // status is the HTTP status of a code.

@@ -72,14 +72,7 @@ func DefaultStateDir() string {
 func readConfig(path string) (*config.Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		e := &api.Error{Code: api.CodeFailed, Msg: fmt.Sprintf("read configuration: %v", err)}
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			e.Code = api.CodeNotFound
-		case errors.Is(err, os.ErrPermission):
-			e.Code = api.CodeNotPermitted
-		}
-		return nil, e
+		return nil, api.FileError(fmt.Errorf("read configuration: %w", err))
 	}
 	return config.Parse(path, text)
 }
