@@ -155,13 +155,16 @@ func (c *cli) showPackets(ctx context.Context, r api.CaptureRequest) error {
 				counts[p.Port] = p.Lost
 				return nil
 			}
-			n++
 			octets, err := hex.DecodeString(p.Data)
 			if err != nil {
 				return api.Errorf(api.CodeFailed, "read capture: %v", err)
 			}
 			p.Frame = d.Whole(octets)
-			return c.print(p, func() { c.printPacket(p) })
+			if err := c.print(p, func() { c.printPacket(p) }); err != nil {
+				return err
+			}
+			n++
+			return nil
 		})
 	})
 	for _, v := range counts {

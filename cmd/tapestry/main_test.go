@@ -203,6 +203,26 @@ func TestAssignments(t *testing.T) {
 	}
 }
 
+// What can't be written is no success: a script would take the half for all.
+func TestOutputFull(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	apitest.New().Serve(t, socket)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"port", "ls"}, {"port", "ls", "--json"}, {"status"}, {"events"}, {"capture", "--count", "1"}, {"fdb", "flush"}} {
+		var errText bytes.Buffer
+		c := &cli{out: full, err: &errText}
+		root := c.root()
+		root.SetArgs(append(args, "--socket", socket))
+		if code := c.exit(root.ExecuteContext(t.Context())); code != 1 || !strings.Contains(errText.String(), "no space left") {
+			t.Errorf("%v: got exit code %d: %s", args, code, errText.String())
+		}
+	}
+}
+
 // A stream that is interrupted has done what it was asked to.
 func TestEventsEndQuietly(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -12,13 +13,30 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api"
 )
 
+// output remembers the first error of writing, so that text can be written
+// without a check at each line.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (n int, err error) {
+	if o.err == nil {
+		n, o.err = o.w.Write(b)
+	}
+	return n, o.err
+}
+
 // print writes v as JSON when that was asked for, else lets text write it.
 func (c *cli) print(v any, text func()) error {
 	if c.json {
 		return api.Encode(c.out, v)
 	}
+	out := &output{w: c.out}
+	defer func() { c.out = out.w }()
+	c.out = out
 	text()
-	return nil
+	return out.err
 }
 
 // printf writes text whose string arguments come from outside.
