@@ -100,6 +100,9 @@ func checkFilter(expr string) error {
 	if !ok {
 		return err
 	}
+	if len(expr) > filter.MaxLen {
+		return api.Errorf(api.CodeInvalid, "filter: %v", bad) // a column of so much shows nobody anything
+	}
 	e := api.Errorf(api.CodeInvalid, "filter: %v\n  %s\n  %*s", bad, expr, bad.Column, "^")
 	e.Hint = bad.Hint
 	return e

@@ -175,6 +175,14 @@ func TestHelp(t *testing.T) {
 	walk(c.root())
 }
 
+// TestLongFilter: what is too long to be shown is not shown.
+func TestLongFilter(t *testing.T) {
+	err := checkFilter(strings.Repeat("icmp or ", 3000) + "icmp")
+	if err == nil || len(err.Error()) > 200 {
+		t.Errorf("got %.300v", err)
+	}
+}
+
 func TestPortValue(t *testing.T) {
 	var p portFlags
 	cmd := &cobra.Command{Use: "add"}

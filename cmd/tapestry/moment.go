@@ -46,7 +46,7 @@ func sinceFlag(cmd *cobra.Command, s string) (time.Time, error) {
 }
 
 // momentArgs lets `fdb at -5m` stand for `fdb at "5m ago"`: what begins with a
-// minus would be taken for a flag.
+// minus would be taken for a flag, and -5, which lacks a unit, as well.
 func momentArgs(args []string) []string {
 	at := slices.Index(args, "at")
 	if at < 1 || args[at-1] != "fdb" {
@@ -54,11 +54,7 @@ func momentArgs(args []string) []string {
 	}
 	out := slices.Clone(args)
 	for i := at + 1; i < len(out); i++ {
-		ago, ok := strings.CutPrefix(out[i], "-")
-		if !ok {
-			continue
-		}
-		if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+		if ago, ok := strings.CutPrefix(out[i], "-"); ok && ago != "" && strings.Contains("0123456789.", ago[:1]) {
 			out[i] = ago + " ago"
 		}
 	}

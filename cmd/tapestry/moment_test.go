@@ -29,6 +29,8 @@ func TestParseMoment(t *testing.T) {
 func TestMomentArgs(t *testing.T) {
 	for _, c := range []struct{ in, want []string }{
 		{[]string{"fdb", "at", "-5m", "--json"}, []string{"fdb", "at", "5m ago", "--json"}},
+		{[]string{"fdb", "at", "-5"}, []string{"fdb", "at", "5 ago"}},
+		{[]string{"fdb", "at", "-"}, []string{"fdb", "at", "-"}},
 		{[]string{"--json", "fdb", "at", "-h"}, []string{"--json", "fdb", "at", "-h"}},
 		{[]string{"capture", "-5m"}, []string{"capture", "-5m"}},
 		{[]string{"at"}, []string{"at"}},

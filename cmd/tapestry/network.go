@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -119,8 +121,12 @@ func given(cmd *cobra.Command, all map[string]any) map[string]any {
 	return v
 }
 
+// position stands before an error of a value at a line and column of it.
+var position = regexp.MustCompile(`(?m)^\d+:\d+: `)
+
 // item sends one change. The value comes from the second argument as YAML, or
-// from flags as JSON, which is YAML too.
+// from flags as JSON, which is YAML too, but whose columns mean nothing to who
+// gave flags.
 func (c *cli) item(cmd *cobra.Command, op, kind string, a []string, v any) error {
 	r := api.ItemRequest{Op: op, Kind: kind, Name: a[0]}
 	if len(a) > 1 {
@@ -135,7 +141,11 @@ func (c *cli) item(cmd *cobra.Command, op, kind string, a []string, v any) error
 		}
 		r.YAML = string(b)
 	}
-	return c.sendItem(cmd.Context(), r)
+	err := c.sendItem(cmd.Context(), r)
+	if e, ok := errors.AsType[*api.Error](err); ok && len(a) == 1 {
+		e.Msg = position.ReplaceAllString(e.Msg, "")
+	}
+	return err
 }
 
 func (c *cli) sendItem(ctx context.Context, r api.ItemRequest) error {

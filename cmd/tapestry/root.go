@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -156,8 +158,18 @@ func args(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// flagError names the flag that was probably meant.
+// flagValues are what the types of flags want, in words for people.
+var flagValues = map[string]string{
+	"int": "a whole number", "uint32": "a whole number from 0", "uint64": "a whole number from 0",
+	"duration": "a duration such as 500ms, 10s or 1h", "bool": "true or false",
+}
+
+// flagError says what a flag wants, or names the one that was probably meant.
 func flagError(cmd *cobra.Command, err error) error {
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		want := cmp.Or(flagValues[bad.GetFlag().Value.Type()], bad.GetFlag().Value.Type())
+		return usagef(cmd, "--%s %q: want %s", bad.GetFlag().Name, bad.GetValue(), want)
+	}
 	e := usagef(cmd, "%v", err)
 	_, bad, ok := strings.Cut(err.Error(), "unknown flag: --")
 	if !ok {

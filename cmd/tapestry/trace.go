@@ -44,6 +44,11 @@ expression are followed, until interrupted.`,
 				}
 				return c.watchTrace(cmd.Context(), r)
 			}
+			for _, name := range []string{"ttl", "port"} {
+				if f := cmd.Flag(name); f.Changed && f.Value.String() == "0" { // which asks the switch for the default
+					return usagef(cmd, "--%s 0: want a number from 1", name)
+				}
+			}
 			r.From, r.To, r.WaitMS = a[0], a[1], int(wait.Milliseconds())
 			return c.sendTrace(cmd.Context(), r)
 		},

@@ -145,6 +145,8 @@ func TestExitCodes(t *testing.T) {
 		{2, []string{"check", "-c", bad}},
 		{2, []string{"apply", "-c", bad}},
 		{2, []string{"attach", "netns:" + c.Name(), "--network", "blue", "--address", "10.1.0.300/24"}},
+		{2, []string{"network", "add", "a", "--vlan", "99999"}},
+		{2, []string{"port", "add", "a", "--tap", "a", "--access", "blue", "--address", "10.1.0.1/33"}},
 		{3, []string{"status", "--socket", filepath.Join(n.dir, "nobody")}},
 		{5, []string{"port", "show", "absent"}},
 		{5, []string{"attach", "netns:absent", "--network", "blue"}},
@@ -163,6 +165,9 @@ func TestExitCodes(t *testing.T) {
 		out, errText, code := n.try(x.args...)
 		if code != x.code {
 			t.Errorf("%v: exit %d, want %d: %s%s", x.args, code, x.code, out, errText)
+		}
+		if strings.HasPrefix(errText, "tapestry: 1:") {
+			t.Errorf("%v: a column of what nobody wrote: %s", x.args, errText)
 		}
 		if code != 0 && (!strings.HasPrefix(errText, "tapestry: ") || out != "" && x.args[0] != "check") {
 			t.Errorf("%v: stdout %q, stderr %q", x.args, out, errText)
