@@ -17,6 +17,7 @@ func (c *cli) attach() *cobra.Command {
 		Example: "  tapestry attach web --network blue --address 10.1.0.9/24\n" +
 			"  tapestry attach netns:c3 --network blue --address 10.1.0.4/24 --gateway 10.1.0.1",
 		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     c.complete(namespaces),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if r.Network == "" {
 				return usagef(cmd, "name the network with --network").WithHint("`tapestry network ls` lists them")
@@ -43,7 +44,6 @@ func (c *cli) attach() *cobra.Command {
 	f.StringVar(&r.Gateway, "gateway", "", "default gateway inside the namespace")
 	f.StringVar(&r.MAC, "mac", "", "MAC address of the interface")
 	f.StringVar(&r.Via, "via", "tap", "tap or veth")
-	_ = cmd.RegisterFlagCompletionFunc("network", c.complete(c.networkNames))
 	return cmd
 }
 
@@ -54,6 +54,7 @@ func (c *cli) detach() *cobra.Command {
 		Long:                  "Removes the interface and the port, and leaves nothing behind.\n" + targetHelp,
 		Example:               "  tapestry detach web",
 		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     c.complete(c.attached),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			t, err := resolve(cmd.Context(), a[0])
 			if err != nil {

@@ -78,7 +78,6 @@ it came in when tapestry captured it.`,
 	cmd.Flags().StringVar(&q.in, "in", "", "the port that the frame comes in by, or peer/NAME")
 	cmd.Flags().StringVar(&q.pcap, "pcap", "", "a capture file that has the frame, - = standard input")
 	cmd.Flags().IntVar(&q.packet, "packet", 1, "which packet of the file, counted from 1")
-	_ = cmd.RegisterFlagCompletionFunc("in", c.complete(c.inNames))
 	return cmd
 }
 

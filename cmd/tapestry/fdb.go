@@ -61,8 +61,9 @@ func (c *cli) fdbLs() *cobra.Command {
 func (c *cli) fdbAdd() *cobra.Command {
 	return &cobra.Command{
 		Use: "add NETWORK MAC PORT", Short: "Add a static entry", Args: args("NETWORK", "MAC", "PORT"),
-		Long:    "Adds a static entry: it never ages and is never learned elsewhere.",
-		Example: "  tapestry fdb add blue 02:00:00:00:00:09 c1",
+		Long:              "Adds a static entry: it never ages and is never learned elsewhere.",
+		Example:           "  tapestry fdb add blue 02:00:00:00:00:09 c1",
+		ValidArgsFunction: c.complete(c.networkNames, nil, c.portNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			m, err := parseMAC(cmd, a[1])
 			if err != nil {
@@ -76,8 +77,9 @@ func (c *cli) fdbAdd() *cobra.Command {
 func (c *cli) fdbRm() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm NETWORK MAC", Short: "Remove a static entry", Args: args("NETWORK", "MAC"),
-		Long:    "Removes a static entry; `tapestry fdb flush` removes dynamic ones.",
-		Example: "  tapestry fdb rm blue 02:00:00:00:00:09",
+		Long:              "Removes a static entry; `tapestry fdb flush` removes dynamic ones.",
+		Example:           "  tapestry fdb rm blue 02:00:00:00:00:09",
+		ValidArgsFunction: c.complete(c.networkNames, c.stations),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			m, err := parseMAC(cmd, a[1])
 			if err != nil {

@@ -16,7 +16,8 @@ func (c *cli) fdbWhy() *cobra.Command {
 		Long: "Says which frame on which port taught the switch an address and when, where the\n" +
 			"address was before, how often it moves, and when it will be forgotten. An address that\n" +
 			"is not in the FDB gives exit code 5, with what the history still knows of it.",
-		Example: "  tapestry fdb why 02:00:00:00:00:01",
+		Example:           "  tapestry fdb why 02:00:00:00:00:01",
+		ValidArgsFunction: c.complete(c.stations),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if _, err := parseMAC(cmd, a[0]); err != nil {
 				return err

@@ -169,22 +169,6 @@ func (c *cli) rm(kind string, names func(context.Context) []string) *cobra.Comma
 	}
 }
 
-// completionTime bounds how long a completion waits for the switch.
-const completionTime = 300 * time.Millisecond
-
-// complete offers the names that the running switch knows for a first argument
-// or a flag's value.
-func (c *cli) complete(names func(context.Context) []string) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, done []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(done) > 0 && cmd.ValidArgsFunction != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
-		defer cancel()
-		return names(ctx), cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
 func (c *cli) networkNames(ctx context.Context) (names []string) {
 	list, _ := c.client().Networks(ctx) // no daemon, no completion
 	for _, n := range list {

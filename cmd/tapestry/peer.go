@@ -108,7 +108,6 @@ func (c *cli) peerAdd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&address, "address", "", "where it listens: IP, IP:PORT or [IPv6]:PORT; without a port 4789")
 	f.StringArrayVar(&networks, "network", nil, "network that it may carry, repeatable; without one every network that has a VNI")
-	_ = cmd.RegisterFlagCompletionFunc("network", c.complete(c.networkNames)) // the flag exists
 	return cmd
 }
 

@@ -127,8 +127,6 @@ func (c *cli) portAdd() *cobra.Command {
 		},
 	}
 	p.register(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("access", c.complete(c.networkNames))
-	_ = cmd.RegisterFlagCompletionFunc("native", c.complete(c.networkNames))
 	return cmd
 }
 

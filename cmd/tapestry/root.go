@@ -70,6 +70,7 @@ be reached, 4 not permitted, 5 not found, 6 conflict.`,
 
 	root.AddCommand(c.commands()...)
 	group(root)
+	c.completeAll(root)
 	return root
 }
 
