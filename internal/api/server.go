@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 // Limits of one connection. Callers are local, so a slow one is stuck.
 const (
 	maxBody      = 4 << 20          // octets of one request body
+	maxUnread    = 4 * maxBody      // octets thrown away of one that was refused
 	maxHeader    = 16 << 10         // octets of one request header
 	readTimeout  = 10 * time.Second // for the whole request
 	writeTimeout = 30 * time.Second // for a reply once the Backend has answered
@@ -112,8 +114,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				WithHint("run the command as root, or join the group that owns the socket"))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		body := r.Body
+		r.Body = http.MaxBytesReader(w, body, maxBody)
 		next.ServeHTTP(w, r)
+		// Who is still writing when the connection closes never reads why.
+		_, _ = io.Copy(io.Discard, io.LimitReader(body, maxUnread))
 	})
 }
 
