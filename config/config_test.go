@@ -78,6 +78,19 @@ tunnel: {peers: {h2: {address: 192.0.2.1}}, dtls: {psk_file: k}}
 routers: {r1: {interfaces: {blue: {address: [10.0.0.254/24]}}, routes: [{to: 0.0.0.0/0, via: 10.0.0.1}]}}
 `
 
+// TestReadEndless: a file without an end is refused as one that is too large.
+func TestReadEndless(t *testing.T) {
+	text, err := config.ReadFile("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = config.Parse("zero", text)
+	wantError(t, err, "zero: file is larger than 4 MiB")
+	if _, err := config.ReadFile(t.TempDir()); err == nil {
+		t.Error("a folder has been read")
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := drawConfig(t)

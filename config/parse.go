@@ -3,8 +3,10 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
+	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -18,6 +20,21 @@ const (
 	maxText  = 4 << 20 // octets of a file
 	maxNodes = 250_000 // YAML nodes: about 10,000 ports with every key
 )
+
+// ReadFile returns the text of a file for Parse. Of a file that is too large, or
+// a device that has no end, it returns as much as Parse needs to refuse it.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxText+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return text, nil
+}
 
 // Parse reads a whole file; name stands in error positions. The error is
 // Errors: everything wrong with the file, in its order.

@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/internal/api"
 )
 
@@ -45,9 +45,9 @@ func readFile(cmd *cobra.Command, file string) ([]byte, error) {
 	if file == "" {
 		return nil, usagef(cmd, "name the file with -c FILE")
 	}
-	text, err := os.ReadFile(file)
+	text, err := config.ReadFile(file)
 	if err != nil {
-		return nil, api.FileError(fmt.Errorf("read configuration: %w", err))
+		return nil, api.FileError(err)
 	}
 	return text, nil
 }

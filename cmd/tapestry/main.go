@@ -20,6 +20,9 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The first signal asks to end, a second one does it: opening a pipe that
+	// nobody writes to, say, asks nobody.
+	context.AfterFunc(ctx, stop)
 	c := &cli{out: os.Stdout, err: os.Stderr}
 	root := c.root()
 	root.SetArgs(momentArgs(os.Args[1:]))

@@ -70,9 +70,9 @@ func DefaultStateDir() string {
 // readConfig reads and validates a file. Its errors are config.Errors when the
 // file could be read, else *api.Error.
 func readConfig(path string) (*config.Config, error) {
-	text, err := os.ReadFile(path)
+	text, err := config.ReadFile(path)
 	if err != nil {
-		return nil, api.FileError(fmt.Errorf("read configuration: %w", err))
+		return nil, api.FileError(err)
 	}
 	return config.Parse(path, text)
 }
