@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -173,6 +174,12 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	walk(c.root())
+}
+
+func TestClockOfNothing(t *testing.T) {
+	if got := clock(time.Time{}); got != "" {
+		t.Errorf("got %q, want nothing", got)
+	}
 }
 
 // TestLongFilter: what is too long to be shown is not shown.

@@ -113,8 +113,12 @@ func ageing(n int) string {
 	return seconds(n)
 }
 
-// clock shows when something happened, with the date unless it was today.
+// clock shows when something happened, with the date unless it was today. What
+// has not happened yet, as a peer's first tick, is empty.
 func clock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
 	if y, m, d := t.Date(); time.Since(t) > 24*time.Hour || d != time.Now().Day() {
 		return fmt.Sprintf("%04d-%02d-%02d %s", y, m, d, t.Format("15:04:05"))
 	}
