@@ -222,7 +222,7 @@ func TestBadUsage(t *testing.T) {
 	}{
 		{2, []string{"check", "-c", binary}},
 		{5, []string{"check", "-c", n.dir + "/absent"}},
-		{1, []string{"check", "-c", n.dir}},
+		{2, []string{"check", "-c", n.dir}},
 		{2, []string{"check"}},
 		{2, []string{"up", "-c", binary, "--socket", n.socket, "--state", n.state}},
 		{5, []string{"up", "-c", n.dir + "/absent", "--socket", n.socket, "--state", n.state}},
