@@ -1,0 +1,332 @@
+package dtls
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// maxUnproven is how many handshakes of a peer may wait for its cookie: what
+	// comes from its address may come from others too.
+	maxUnproven = 4
+	// keepUnproven is how long one is sure of its place, and dropUnproven how long
+	// it is kept at all.
+	keepUnproven = tick
+	dropUnproven = 3 * time.Second
+	// lingering is how long a server remembers its last flight (twice the maximum
+	// segment lifetime, as RFC 6347 clause 4.2.4 asks).
+	lingering = 60 * time.Second
+
+	backoffFirst = time.Second
+	backoffMost  = 15 * time.Second
+)
+
+// attempt is a handshake under way. Its fields but conn are guarded by
+// Endpoint.mu.
+type attempt struct {
+	conn    *conn
+	cred    *Credentials
+	begun   time.Time
+	cancel  context.CancelFunc
+	heard   bool   // a client's: something came back
+	alerted string // what the peer, or anybody, has said in clear
+	end     func() // of a lingering server
+}
+
+// begin starts a handshake with the peer at remote, a server's with datagram b.
+func (l *Link) begin(client bool, remote netip.AddrPort, b []byte) *attempt {
+	e := l.e
+	c := newConn(client, remote, func(b []byte) error { return e.o.Send(remote, b) })
+	ctx, cancel := context.WithTimeout(e.ctx, e.o.Timeout)
+	a := &attempt{conn: c, cred: e.cred, begun: time.Now(), cancel: cancel}
+	if b != nil {
+		c.feed(b)
+	}
+	e.workers.Go(func() {
+		g, err := shake(ctx, c, parties{a.cred, e.o.Host, l.name})
+		cancel()
+		l.ended(a, g, err)
+		e.wake()
+	})
+	return a
+}
+
+// abort ends all handshakes of l. Endpoint.mu is held.
+func (l *Link) abort() {
+	l.stop(&l.client)
+	l.stop(&l.server)
+	for len(l.unproven) > 0 {
+		l.forget(0)
+	}
+	l.letGo()
+}
+
+// stop ends the handshake at slot, if there is one.
+func (l *Link) stop(slot **attempt) {
+	if a := *slot; a != nil {
+		*slot = nil
+		if a.conn.client {
+			l.e.underWay[1]--
+		}
+		a.conn.mute()
+		a.cancel()
+	}
+}
+
+// forget ends unproven handshake i.
+func (l *Link) forget(i int) {
+	a := l.unproven[i]
+	l.unproven = slices.Delete(l.unproven, i, i+1)
+	l.e.underWay[0]--
+	a.conn.mute()
+	a.cancel()
+}
+
+// letGo ends the memory of the last flight.
+func (l *Link) letGo() {
+	if l.last != nil {
+		l.e.workers.Go(l.last.end)
+		l.last = nil
+	}
+}
+
+// deliver takes a datagram of a handshake, none of which is authentic. Endpoint.mu
+// is held.
+func (l *Link) deliver(from netip.AddrPort, b []byte) {
+	if l.e.cred == nil || l.closed || l.e.closed {
+		return
+	}
+	if h, ok := parseHello(b); ok {
+		if h.cookie == "" {
+			l.greet(from, b)
+		} else {
+			l.prove(from, b, h.cookie)
+		}
+		return
+	}
+	said, isAlert := parseAlert(b)
+	for _, a := range []*attempt{l.client, l.server} {
+		switch {
+		case a == nil || a.conn.remote != from:
+		case isAlert:
+			// Anybody may have sent it: it explains a failure, and makes none.
+			a.alerted = fmt.Sprintf("alert %d", said.description)
+		default:
+			a.heard = true
+			a.conn.feed(b)
+		}
+	}
+	if l.last != nil && l.last.conn.remote == from && holdsFinished(b) {
+		l.last.conn.feed(b)
+	}
+}
+
+// greet takes a ClientHello without cookie, which anybody may have sent. Keys
+// that are in use are not touched.
+func (l *Link) greet(from netip.AddrPort, b []byte) {
+	if len(l.unproven) >= maxUnproven {
+		if time.Since(l.unproven[0].begun) < keepUnproven {
+			l.e.refused++
+			return
+		}
+		l.forget(0)
+	}
+	if l.e.underWay[0] >= l.e.o.MaxPending {
+		l.e.refused++
+		return
+	}
+	l.e.underWay[0]++
+	l.unproven = append(l.unproven, l.begin(false, from, b))
+}
+
+// prove takes a ClientHello with a cookie. When it is one of ours, who sent it
+// has the address that he claims. When this host is the client of a handshake
+// that goes on, the lower name remains the client.
+func (l *Link) prove(from netip.AddrPort, b []byte, cookie string) {
+	if a := l.server; a != nil && a.conn.remote == from && a.conn.issued(cookie) {
+		a.conn.feed(b)
+		return
+	}
+	i := slices.IndexFunc(l.unproven, func(a *attempt) bool { return a.conn.remote == from && a.conn.issued(cookie) })
+	if i < 0 || l.client != nil && l.client.heard && l.e.o.Host < l.name {
+		return
+	}
+	a := l.unproven[i]
+	l.unproven = slices.Delete(l.unproven, i, i+1)
+	l.e.underWay[0]--
+	for len(l.unproven) > 0 {
+		l.forget(0)
+	}
+	l.stop(&l.client)
+	l.stop(&l.server)
+	l.server = a
+	a.conn.prove()
+	a.conn.feed(b)
+}
+
+// ended takes the outcome of a handshake.
+func (l *Link) ended(a *attempt, g *agreed, err error) {
+	e := l.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	proven := true
+	switch i := slices.Index(l.unproven, a); {
+	case l.client == a:
+		l.client = nil
+		e.underWay[1]--
+	case l.server == a:
+		l.server = nil
+	case i >= 0:
+		l.unproven = slices.Delete(l.unproven, i, i+1)
+		e.underWay[0]--
+		proven = false
+	default: // it was given up
+		if g != nil {
+			e.workers.Go(g.end)
+		}
+		return
+	}
+	now := time.Now()
+	var as *association
+	if err == nil {
+		if as, err = e.associate(a, g, now); err != nil {
+			e.workers.Go(g.end)
+		}
+	}
+	if err != nil {
+		l.failed(a, err, proven, now)
+		e.note(l)
+		return
+	}
+	l.install(as)
+	l.letGo()
+	if !as.client {
+		a.end = g.end
+		a.begun = now
+		l.last = a
+	}
+	l.look(now)
+	e.note(l)
+}
+
+// failed remembers why a handshake failed, and when to try again.
+func (l *Link) failed(a *attempt, err error, proven bool, now time.Time) {
+	r := classify(err)
+	if r.Reason == NoAnswer {
+		switch {
+		case !proven:
+			return
+		case a.alerted != "":
+			r = refusal{PeerRefused, a.alerted + ", which isn't authentic"}
+		case a.cred.key != nil && a.conn.sealed():
+			r = refusal{WrongKey, ""}
+		}
+	}
+	if proven || l.sealing.Load() == nil {
+		l.fail(r.Reason, r.detail)
+	}
+	if proven {
+		l.failures++
+		wait := min(backoffFirst<<min(l.failures-1, 10), backoffMost)
+		l.retry = now.Add(wait*3/4 + rand.N(wait/2))
+	}
+}
+
+// look looks after l: what was heard, what is too old, what is due. Endpoint.mu
+// is held.
+func (l *Link) look(now time.Time) {
+	for _, a := range slices.Clone(l.associations()) {
+		l.lookAt(a, now)
+	}
+	for len(l.unproven) > 0 && now.Sub(l.unproven[0].begun) > dropUnproven {
+		l.forget(0)
+	}
+	if l.last != nil && now.Sub(l.last.begun) > lingering {
+		l.letGo()
+	}
+	a := l.sealing.Load()
+	if a != nil && now.Sub(a.beaten) >= l.pause(a) {
+		l.beat(a, now)
+	}
+	if a == nil || l.due(a, now) {
+		l.renew(now)
+	}
+}
+
+// lookAt looks after one association.
+func (l *Link) lookAt(a *association, now time.Time) {
+	heard := a.heard.Swap(false)
+	if heard {
+		a.last = now
+	}
+	inUse := l.sealing.Load()
+	switch {
+	case a.ended.Load():
+		l.drop(a, PeerClosed, "")
+	case !a.expires.IsZero() && now.After(a.expires):
+		l.drop(a, Expired, "while in use")
+	case a.spent.Load() || a.seal.Left() == 0:
+		l.drop(a, Spent, "")
+	case now.Sub(a.made) >= 2*l.e.o.RekeyAfter:
+		l.drop(a, Spent, "too old")
+	case now.Sub(a.last) >= 3*l.e.o.Keepalive:
+		l.drop(a, Silent, "")
+	case !a.until.IsZero() && now.After(a.until) && !heard:
+		l.drop(a, ReasonNone, "")
+	case a.fresh.Load() && a.until.IsZero() && a != inUse && (inUse == nil || inUse.generation < a.generation):
+		l.use(a)
+	}
+}
+
+// pause is how long to wait with the next empty record: a server can't send before
+// it has one.
+func (l *Link) pause(a *association) time.Duration {
+	if a.fresh.Load() {
+		return l.e.o.Keepalive
+	}
+	return min(tick<<min(a.beats, 10), l.e.o.Keepalive)
+}
+
+// due reports whether a's keys are to be renewed.
+func (l *Link) due(a *association, now time.Time) bool {
+	records, after := l.e.o.RekeyRecords, l.e.o.RekeyAfter
+	if l.e.o.Host > l.name {
+		records += records / lateBy
+		after += after / lateBy
+	}
+	return a.seal.Sealed() >= records || now.Sub(a.made) >= after
+}
+
+// renew begins a handshake unless one is under way, or keys wait for the peer's
+// first record, or it is too early.
+func (l *Link) renew(now time.Time) {
+	if l.e.cred == nil || l.closed || l.client != nil || l.server != nil || now.Before(l.retry) ||
+		l.e.underWay[1] >= l.e.o.MaxPending {
+		return
+	}
+	inUse := l.sealing.Load()
+	if slices.ContainsFunc(l.associations(), func(a *association) bool {
+		return !a.fresh.Load() && now.Sub(a.made) < l.e.o.Timeout && (inUse == nil || a.generation > inUse.generation)
+	}) {
+		return
+	}
+	l.e.underWay[1]++
+	l.client = l.begin(true, l.address, nil)
+}
+
+// expiry is when the first certificate of a chain that was found good expires.
+func expiry(raw [][]byte) (time.Time, error) {
+	if len(raw) == 0 {
+		return time.Time{}, refusal{NoCertificate, ""}
+	}
+	c, err := x509.ParseCertificate(raw[0])
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the peer's certificate: %w", err)
+	}
+	return c.NotAfter, nil
+}

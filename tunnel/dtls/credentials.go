@@ -1,0 +1,198 @@
+package dtls
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// minKey is the shortest shared key in octets: what AES-256 would take.
+const minKey = 32
+
+// Credentials is how this host proves who it is, and what it asks of others:
+// certificates, or one key that all share. It is immutable.
+type Credentials struct {
+	cert    tls.Certificate
+	leaf    *x509.Certificate
+	roots   *x509.CertPool
+	revoked map[revocation]bool
+	key     []byte // shared, instead of all of the above
+}
+
+// revocation names a certificate as its issuer does.
+type revocation struct{ issuer, serial string }
+
+// Certificates makes credentials of PEM files: this host's certificate with any
+// intermediates behind it, its key, the CAs that others' certificates may come
+// from, and their revocation lists (nil for none). A list counts however old it
+// is; one that none of the CAs has signed is an error.
+func Certificates(cert, key, ca, crl []byte) (*Credentials, error) {
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate and key: %w", err)
+	}
+	c := &Credentials{cert: pair, leaf: pair.Leaf, roots: x509.NewCertPool(), revoked: make(map[revocation]bool)}
+	if !strongKey(c.leaf) {
+		return nil, fmt.Errorf("read certificate: its key is %v: want ECDSA on P-256 or P-384", c.leaf.PublicKeyAlgorithm)
+	}
+	var cas []*x509.Certificate
+	err = eachBlock(ca, "CERTIFICATE", func(der []byte) error {
+		a, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		if !a.IsCA {
+			return fmt.Errorf("%v isn't a CA's", a.Subject)
+		}
+		cas = append(cas, a)
+		c.roots.AddCert(a)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read CA certificates: %w", err)
+	}
+	if crl == nil {
+		return c, nil
+	}
+	if err := eachBlock(crl, "X509 CRL", func(der []byte) error { return c.revoke(der, cas) }); err != nil {
+		return nil, fmt.Errorf("read revocation list: %w", err)
+	}
+	return c, nil
+}
+
+// revoke takes one revocation list.
+func (c *Credentials) revoke(der []byte, cas []*x509.Certificate) error {
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(cas, func(a *x509.Certificate) bool {
+		return bytes.Equal(a.RawSubject, l.RawIssuer) && l.CheckSignatureFrom(a) == nil
+	}) {
+		return fmt.Errorf("the list of %v isn't signed by any of the CAs", l.Issuer)
+	}
+	for _, e := range l.RevokedCertificateEntries {
+		c.revoked[revocation{string(l.RawIssuer), e.SerialNumber.String()}] = true
+	}
+	return nil
+}
+
+// eachBlock calls f with every PEM block of a kind, of which there must be one.
+func eachBlock(b []byte, kind string, f func(der []byte) error) error {
+	n := 0
+	for p, rest := pem.Decode(b); p != nil; p, rest = pem.Decode(rest) {
+		if p.Type != kind {
+			continue
+		}
+		n++
+		if err := f(p.Bytes); err != nil {
+			return fmt.Errorf("block %d: %w", n, err)
+		}
+	}
+	if n == 0 {
+		return fmt.Errorf("no PEM block %q", kind)
+	}
+	return nil
+}
+
+// SharedKey makes credentials of the text of a key file: 32 or more random
+// octets in base64. Who knows the key can be any host, and can read what was
+// recorded before he knew it: certificates are better.
+func SharedKey(file []byte) (*Credentials, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(file)))
+	if err != nil {
+		return nil, errors.New("read shared key: not base64") // the error would quote the key
+	}
+	if len(key) < minKey {
+		return nil, fmt.Errorf("read shared key: %d octets: want %d or more random ones", len(key), minKey)
+	}
+	return &Credentials{key: key}, nil
+}
+
+// Expires is when this host's certificate does; zero with a shared key.
+func (c *Credentials) Expires() time.Time {
+	if c.leaf == nil {
+		return time.Time{}
+	}
+	return c.leaf.NotAfter
+}
+
+// fits checks that the credentials are host's own.
+func (c *Credentials) fits(host string) error {
+	if c.leaf != nil && !named(c.leaf, host) {
+		return fmt.Errorf("the certificate is for %q, and this host is %q", c.leaf.DNSNames, host)
+	}
+	return nil
+}
+
+// same reports whether a link made with c holds with d: the same kind, the same
+// shared key. Certificates are for verify to judge.
+func (c *Credentials) same(d *Credentials) bool {
+	return (c.key == nil) == (d.key == nil) && subtle.ConstantTimeCompare(c.key, d.key) == 1
+}
+
+// verify checks a peer's certificates as they came, its own first: chain, time,
+// purpose, key, name and revocation, in both roles.
+func (c *Credentials) verify(raw [][]byte, peer string, now time.Time) error {
+	if len(raw) == 0 {
+		return refusal{NoCertificate, "the peer showed none"}
+	}
+	certs := make([]*x509.Certificate, len(raw))
+	for i, der := range raw {
+		var err error
+		if certs[i], err = x509.ParseCertificate(der); err != nil {
+			return refusal{WrongCA, err.Error()}
+		}
+	}
+	leaf := certs[0]
+	o := x509.VerifyOptions{
+		Roots: c.roots, Intermediates: x509.NewCertPool(), CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, i := range certs[1:] {
+		o.Intermediates.AddCert(i)
+	}
+	chains, err := leaf.Verify(o)
+	if err != nil {
+		return classifyCertificate(err)
+	}
+	if !slices.ContainsFunc(chains, c.unrevoked) {
+		return refusal{Revoked, fmt.Sprintf("serial %v", leaf.SerialNumber)}
+	}
+	if !strongKey(leaf) {
+		return refusal{WeakKey, fmt.Sprintf("%v", leaf.PublicKeyAlgorithm)}
+	}
+	if !named(leaf, peer) {
+		return refusal{WrongName, fmt.Sprintf("it is for %q, and the peer is %q", leaf.DNSNames, peer)}
+	}
+	return nil
+}
+
+// unrevoked reports whether no certificate of a chain is on a list.
+func (c *Credentials) unrevoked(chain []*x509.Certificate) bool {
+	return !slices.ContainsFunc(chain, func(x *x509.Certificate) bool {
+		return c.revoked[revocation{string(x.RawIssuer), x.SerialNumber.String()}]
+	})
+}
+
+// named reports whether name is one of the certificate's DNS names. A wildcard
+// is no host's name.
+func named(c *x509.Certificate, name string) bool {
+	return slices.ContainsFunc(c.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// strongKey reports whether the key is one that the suites can use.
+func strongKey(c *x509.Certificate) bool {
+	k, ok := c.PublicKey.(*ecdsa.PublicKey)
+	return ok && (k.Curve == elliptic.P256() || k.Curve == elliptic.P384())
+}

@@ -1,0 +1,2 @@
+// Package dtls is the encrypted link below a tunnel.
+package dtls

@@ -1,0 +1,350 @@
+package dtls_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"math/big"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tapestry-net/tapestry/tunnel/dtls"
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
+)
+
+// ca is a certificate authority for tests.
+type ca struct {
+	t    testing.TB
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	next int64
+}
+
+func newCA(t testing.TB) *ca {
+	t.Helper()
+	c := &ca{t: t, key: newKey(t, elliptic.P256()), next: 100}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
+		NotBefore: now().Add(-time.Hour), NotAfter: now().Add(1000 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &c.key.PublicKey, c.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// now is the time that handshakes go by: inside a bubble not the wall clock's.
+func now() time.Time { return time.Now() }
+
+func newKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(c, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func (c *ca) pem() []byte { return block("CERTIFICATE", c.cert.Raw) }
+
+func block(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// issue makes a certificate and its key for a host, changed by f.
+func (c *ca) issue(host string, f func(*x509.Certificate)) (cert, key []byte) {
+	return c.issueFor(host, newKey(c.t, elliptic.P256()), f)
+}
+
+func (c *ca) issueFor(host string, k *ecdsa.PrivateKey, f func(*x509.Certificate)) (cert, key []byte) {
+	c.t.Helper()
+	c.next++
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(c.next), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+		NotBefore: now().Add(-time.Hour), NotAfter: now().Add(100 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if f != nil {
+		f(tmpl)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, c.cert, &k.PublicKey, c.key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	b, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return block("CERTIFICATE", der), block("PRIVATE KEY", b)
+}
+
+// crl is a list of revoked serial numbers.
+func (c *ca) crl(serials ...int64) []byte {
+	c.t.Helper()
+	l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now(), NextUpdate: now().Add(time.Hour)}
+	for _, s := range serials {
+		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: big.NewInt(s), RevocationTime: now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, l, c.cert, c.key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return block("X509 CRL", der)
+}
+
+func (c *ca) credentials(host string) *dtls.Credentials { return c.credentialsWith(host, nil, nil) }
+
+func (c *ca) credentialsWith(host string, crl []byte, f func(*x509.Certificate)) *dtls.Credentials {
+	c.t.Helper()
+	cert, key := c.issue(host, f)
+	return must(c.t)(dtls.Certificates(cert, key, c.pem(), crl))
+}
+
+func must(t testing.TB) func(*dtls.Credentials, error) *dtls.Credentials {
+	return func(c *dtls.Credentials, err error) *dtls.Credentials {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+}
+
+func shared(t testing.TB, seed byte) *dtls.Credentials {
+	return must(t)(dtls.SharedKey([]byte(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{seed}, 32)))))
+}
+
+// canary stands in every frame: nothing on a wire may ever hold it.
+const canary = "canary-in-clear"
+
+// sent is one datagram on the wire.
+type sent struct {
+	from, to string
+	b        []byte
+}
+
+// wire joins hosts in memory. It keeps all that it ever carried.
+type wire struct {
+	t testing.TB
+	// fate may change what becomes of a datagram: it returns those to deliver.
+	fate func(sent) []sent
+
+	mu     sync.Mutex
+	hosts  map[string]*host
+	log    []sent
+	record bool
+}
+
+func newWire(t testing.TB) *wire { return &wire{t: t, hosts: map[string]*host{}, record: true} }
+
+// host is one end with its links, and what its peers' frames were.
+type host struct {
+	w    *wire
+	name string
+	addr netip.AddrPort
+	o    dtls.Options
+	e    *dtls.Endpoint
+
+	mu       sync.Mutex // all below, and Open: it has one goroutine in life
+	links    map[string]*dtls.Link
+	reader   record.Reader
+	frames   []string
+	verdicts [4]int
+	events   []dtls.Event
+
+	writer record.Writer // the test's goroutine
+}
+
+var addresses = map[string]netip.AddrPort{
+	"a": netip.MustParseAddrPort("192.0.2.1:4788"), "b": netip.MustParseAddrPort("192.0.2.2:4788"),
+	"c": netip.MustParseAddrPort("192.0.2.3:4788"),
+}
+
+func nameOf(a netip.AddrPort) string {
+	for n, b := range addresses {
+		if a == b {
+			return n
+		}
+	}
+	return ""
+}
+
+// host starts a host, in place of the one of that name.
+func (w *wire) host(name string, o dtls.Options, c *dtls.Credentials, peers ...string) *host {
+	w.t.Helper()
+	h := &host{w: w, name: name, addr: addresses[name], links: map[string]*dtls.Link{}}
+	o.Host = name
+	o.Send = func(to netip.AddrPort, b []byte) error {
+		w.carry(sent{name, nameOf(to), slices.Clone(b)}, h)
+		return nil
+	}
+	o.Events = func(e dtls.Event) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.events = append(h.events, e)
+	}
+	h.o = o
+	var err error
+	if h.e, err = dtls.New(o); err != nil {
+		w.t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.hosts[name] = h
+	w.mu.Unlock()
+	h.apply(c, peers...)
+	return h
+}
+
+func (h *host) apply(c *dtls.Credentials, peers ...string) {
+	h.w.t.Helper()
+	var list []dtls.Peer
+	for _, p := range peers {
+		list = append(list, dtls.Peer{Name: p, Address: addresses[p]})
+	}
+	if err := h.e.Apply(c, list); err != nil {
+		h.w.t.Fatal(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.links)
+	for _, p := range peers {
+		h.links[p] = h.e.Link(p)
+	}
+}
+
+// carry puts a datagram on the wire. by is nil when a test forges it; a host that
+// was replaced is mute.
+func (w *wire) carry(s sent, by *host) {
+	w.mu.Lock()
+	if by != nil && w.hosts[s.from] != by {
+		w.mu.Unlock()
+		return
+	}
+	if w.record {
+		w.log = append(w.log, s)
+	}
+	fate := w.fate
+	w.mu.Unlock()
+	out := []sent{s}
+	if fate != nil && by != nil {
+		out = fate(s)
+	}
+	for _, s := range out {
+		w.mu.Lock()
+		to := w.hosts[s.to]
+		w.mu.Unlock()
+		if to != nil {
+			to.receive(s.from, slices.Clone(s.b))
+		}
+	}
+}
+
+func (h *host) receive(from string, b []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.links[from]
+	if l == nil {
+		return
+	}
+	for len(b) > 0 {
+		plain, rest, v := l.Open(&h.reader, addresses[from], b)
+		h.verdicts[v]++
+		if v == dtls.Delivered {
+			h.frames = append(h.frames, string(plain))
+		}
+		b = rest
+	}
+}
+
+// say sends a frame with the canary, as a tunnel does. It reports false when it
+// mustn't leave.
+func (h *host) say(to, text string) bool {
+	h.w.t.Helper()
+	h.mu.Lock()
+	l := h.links[to]
+	h.mu.Unlock()
+	if l == nil || !l.Reserve(&h.writer, 1) {
+		return false
+	}
+	b := make([]byte, len(canary)+len(text)+record.Overhead)
+	copy(b[record.Headroom:], canary+text)
+	if !h.writer.Seal(record.ApplicationData, b) {
+		h.w.t.Fatal("a reserved record wasn't sealed")
+	}
+	h.w.carry(sent{h.name, to, b}, h)
+	return true
+}
+
+// heard takes the frames that have arrived.
+func (h *host) heard() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := h.frames
+	h.frames = nil
+	return f
+}
+
+func (h *host) status(peer string) dtls.Status {
+	h.w.t.Helper()
+	l := h.e.Link(peer)
+	if l == nil {
+		h.w.t.Fatalf("%s has no link to %s", h.name, peer)
+	}
+	return l.Status()
+}
+
+// leaks is how many datagrams hold the canary in clear.
+func (w *wire) leaks() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.log {
+		if bytes.Contains(s.b, []byte(canary)) {
+			n++
+		}
+	}
+	return n
+}
+
+// noLeaks fails the test if the canary was on the wire.
+func (w *wire) noLeaks() {
+	w.t.Helper()
+	if n := w.leaks(); n != 0 {
+		w.t.Errorf("%d datagrams hold the canary in clear", n)
+	}
+}
+
+func (w *wire) close() {
+	w.mu.Lock()
+	hosts := w.hosts
+	w.hosts = map[string]*host{}
+	w.mu.Unlock()
+	for _, h := range hosts {
+		h.stop()
+	}
+}
+
+// stop ends a host as a kill does: nothing of it reaches the wire.
+func (h *host) stop() {
+	h.w.mu.Lock()
+	if h.w.hosts[h.name] == h {
+		delete(h.w.hosts, h.name)
+	}
+	h.w.mu.Unlock()
+	if err := h.e.Close(); err != nil {
+		h.w.t.Error(err)
+	}
+}

@@ -1,0 +1,159 @@
+package dtls
+
+import (
+	"encoding/binary"
+
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
+)
+
+// message is the type of a handshake message (RFC 5246 clause 7.4).
+type message uint8
+
+const (
+	clientHello        message = 1
+	serverHello        message = 2
+	helloVerify        message = 3
+	certificate        message = 11
+	serverKeyExchange  message = 12
+	certificateRequest message = 13
+	serverHelloDone    message = 14
+	certificateVerify  message = 15
+	clientKeyExchange  message = 16
+	finished           message = 20
+)
+
+// expects reports whether a client, or a server, takes message m of the other.
+func expects(client bool, m message) bool {
+	switch m {
+	case clientHello, certificateVerify, clientKeyExchange:
+		return !client
+	case serverHello, helloVerify, serverKeyExchange, certificateRequest, serverHelloDone:
+		return client
+	}
+	return m == certificate
+}
+
+// handshakeHeaderLen is type, length, sequence, fragment offset and fragment
+// length (RFC 6347 clause 4.2.2).
+const handshakeHeaderLen = 12
+
+// hello is what tells one ClientHello from another.
+type hello struct {
+	random [32]byte
+	cookie string // at most 255 octets
+}
+
+// parseHello reads the datagram b if it begins with a whole ClientHello.
+// Everything read is behind a check of what is left.
+func parseHello(b []byte) (h hello, ok bool) {
+	r, ok := record.Parse(b)
+	if !ok || r.Type != record.Handshake || r.Epoch != 0 {
+		return h, false
+	}
+	b = b[record.HeaderLen:][:r.Length]
+	if len(b) < handshakeHeaderLen+2+32+1 || message(b[0]) != clientHello {
+		return h, false
+	}
+	b = b[handshakeHeaderLen+2:]
+	copy(h.random[:], b)
+	session := int(b[32])
+	if b = b[33:]; len(b) < session+1 {
+		return h, false
+	}
+	cookie := int(b[session])
+	if b = b[session+1:]; len(b) < cookie {
+		return h, false
+	}
+	h.cookie = string(b[:cookie])
+	return h, true
+}
+
+// parseVerify returns the cookie of the HelloVerifyRequest that b begins with.
+func parseVerify(b []byte) (cookie string, ok bool) {
+	r, ok := record.Parse(b)
+	if !ok || r.Type != record.Handshake || r.Epoch != 0 {
+		return "", false
+	}
+	b = b[record.HeaderLen:][:r.Length]
+	if len(b) < handshakeHeaderLen+3 || message(b[0]) != helloVerify {
+		return "", false
+	}
+	n := int(b[handshakeHeaderLen+2])
+	if b = b[handshakeHeaderLen+3:]; n == 0 || len(b) < n {
+		return "", false
+	}
+	return string(b[:n]), true
+}
+
+// forHandshake copies those records of datagram b that the handshake of a client,
+// or of a server, takes: its messages, the change of the cipher, the Finished
+// sealed with the new keys. Nothing else ever reaches the library: no alert and
+// no data, whatever the epoch.
+func forHandshake(b []byte, client bool) (out []byte) {
+	for len(b) > 0 {
+		h, ok := record.Parse(b)
+		if !ok {
+			return out
+		}
+		whole := b[:record.HeaderLen+h.Length]
+		b = b[len(whole):]
+		switch {
+		case h.Epoch > 1:
+		case h.Type == record.ChangeCipherSpec && h.Epoch == 0,
+			h.Type == record.Handshake && h.Epoch == 1,
+			h.Type == record.Handshake && h.Length > 0 && expects(client, message(whole[record.HeaderLen])):
+			out = append(out, whole...)
+		}
+	}
+	return out
+}
+
+// holdsFinished reports whether datagram b has a sealed handshake record.
+func holdsFinished(b []byte) bool {
+	return someRecord(b, func(h record.Header, _ []byte) bool { return h.Epoch == 1 && h.Type == record.Handshake })
+}
+
+// clashes reports whether datagram b, of the library's making, has a record whose
+// random nonce is one that a Sealer may use: they all begin with the epoch.
+func clashes(b []byte) bool {
+	return someRecord(b, func(h record.Header, r []byte) bool {
+		n, ok := record.Number(h, r)
+		return ok && n>>48 == uint64(h.Epoch)
+	})
+}
+
+// someRecord reports whether f is true of one of b's records.
+func someRecord(b []byte, f func(h record.Header, r []byte) bool) bool {
+	for len(b) > 0 {
+		h, ok := record.Parse(b)
+		if !ok {
+			return false
+		}
+		if f(h, b) {
+			return true
+		}
+		b = b[record.HeaderLen+h.Length:]
+	}
+	return false
+}
+
+// alert is level and description of an alert (RFC 5246 clause 7.2).
+type alert struct{ level, description uint8 }
+
+const (
+	warning     = 1
+	fatal       = 2
+	closeNotify = 0
+)
+
+func (a alert) ends() bool { return a.level == fatal || a.description == closeNotify }
+
+// parseAlert reads an alert in clear, which may be anybody's.
+func parseAlert(b []byte) (alert, bool) {
+	h, ok := record.Parse(b)
+	if !ok || h.Type != record.Alert || h.Epoch != 0 || h.Length != 2 {
+		return alert{}, false
+	}
+	a := binary.BigEndian.Uint16(b[record.HeaderLen:])
+	return alert{uint8(a >> 8), uint8(a)}, true
+}
