@@ -1,0 +1,290 @@
+package dtls_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tapestry-net/tapestry/tunnel/dtls"
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
+)
+
+// up are two hosts with an established link.
+func up(t *testing.T, o dtls.Options) (w *wire, a, b *host) {
+	t.Helper()
+	w = newWire(t)
+	c := newCA(t)
+	a = w.host("a", o, c.credentials("a"), "b")
+	b = w.host("b", o, c.credentials("b"), "a")
+	settle(2 * time.Second)
+	talk(t, a, b)
+	return w, a, b
+}
+
+// TestRekeyLosesNothing sends in both directions while keys are renewed again and
+// again, and misses no frame.
+func TestRekeyLosesNothing(t *testing.T) {
+	for name, o := range map[string]dtls.Options{
+		"by records": {RekeyRecords: 500, MaxRecords: 4000, Overlap: 3 * time.Second},
+		"by time":    {RekeyAfter: 20 * time.Second, Overlap: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, a, b := up(t, o)
+				defer w.close()
+				w.delay(30 * time.Millisecond)
+				const frames = 10000
+				for i := range frames {
+					if !a.say("b", fmt.Sprint(i)) || !b.say("a", fmt.Sprint(i)) {
+						t.Fatalf("frame %d: no link: %+v, %+v", i, a.status("b"), b.status("a"))
+					}
+					settle(10 * time.Millisecond)
+				}
+				settle(time.Second)
+				for _, h := range []*host{a, b} {
+					if got := len(h.heard()); got != frames {
+						t.Errorf("%s heard %d frames of %d", h.name, got, frames)
+					}
+				}
+				s := a.status("b")
+				if s.Generation < 4 || s.Older > 2 {
+					t.Errorf("status %+v, want some generations and few older keys", s)
+				}
+				w.noLeaks()
+				w.nonces()
+			})
+		})
+	}
+}
+
+// TestKeysEnd lets no renewal succeed: the link ends rather than seal too much.
+func TestKeysEnd(t *testing.T) {
+	for name, o := range map[string]dtls.Options{
+		"by records": {RekeyRecords: 100, MaxRecords: 300},
+		"by time":    {RekeyAfter: 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, a, b := up(t, o)
+				defer w.close()
+				w.only(func(s sent) bool { h, _ := record.Parse(s.b); return h.Epoch > 0 && h.Type != record.Handshake })
+				left := 0
+				for range 1000 {
+					if a.say("b", "x") {
+						left++
+					}
+					settle(50 * time.Millisecond)
+				}
+				if o.MaxRecords > 0 && left > int(o.MaxRecords) || left == 1000 {
+					t.Errorf("%d frames left", left)
+				}
+				if a.say("b", "x") || !a.failures("b")[dtls.Spent] {
+					t.Errorf("the link still takes frames, or doesn't say why it ended: %+v", a.status("b"))
+				}
+				if got := len(b.heard()); got != left {
+					t.Errorf("b heard %d of %d", got, left)
+				}
+				// It comes back when handshakes pass again.
+				w.only(nil)
+				settle(30 * time.Second)
+				talk(t, a, b)
+				w.noLeaks()
+			})
+		})
+	}
+}
+
+// TestBothRenew makes both sides renew at the same moment, again and again.
+func TestBothRenew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := up(t, dtls.Options{RekeyRecords: 100, MaxRecords: 5000})
+		defer w.close()
+		w.delay(100 * time.Millisecond)
+		for i := range 3000 {
+			if !a.say("b", fmt.Sprint(i)) {
+				t.Fatalf("frame %d: no link: %+v", i, a.status("b"))
+			}
+			if i%100 == 50 { // b has sealed more than its share at once
+				for range 150 {
+					b.say("a", "burst")
+				}
+			}
+			settle(10 * time.Millisecond)
+		}
+		settle(time.Second)
+		if got := len(b.heard()); got != 3000 {
+			t.Errorf("b heard %d frames of 3000", got)
+		}
+		w.noLeaks()
+		w.nonces()
+	})
+}
+
+// TestLastFlightLost loses the server's last flight: the client repeats its own.
+func TestLastFlightLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		defer w.close()
+		lost := 0
+		w.fate = func(s sent) []sent {
+			if s.from == "b" && finishedIn(s.b) && lost < 2 {
+				lost++
+				return nil
+			}
+			return []sent{s}
+		}
+		c := newCA(t)
+		a := w.host("a", dtls.Options{}, c.credentials("a"), "b")
+		b := w.host("b", dtls.Options{}, c.credentials("b"), "a")
+		settle(8 * time.Second)
+		talk(t, a, b)
+		if lost != 2 || a.status("b").Generation != 1 {
+			t.Errorf("lost %d flights, status %+v", lost, a.status("b"))
+		}
+		w.nonces()
+	})
+}
+
+// TestRestart kills a host and starts it again, either one, and with either the
+// name that is the client: the other accepts it at once, though it believes the
+// link is up.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		defer w.close()
+		c := newCA(t)
+		cred := map[string]*dtls.Credentials{"a": c.credentials("a"), "b": c.credentials("b")}
+		hosts := map[string]*host{}
+		start := func(n, peer string) { hosts[n] = w.host(n, dtls.Options{}, cred[n], peer) }
+		start("a", "b")
+		start("b", "a")
+		settle(2 * time.Second)
+		for i := range 6 {
+			n, peer := "a", "b"
+			if i%2 == 1 {
+				n, peer = peer, n
+			}
+			hosts[n].stop()
+			settle(time.Second)
+			start(n, peer)
+			settle(2 * time.Second)
+			talk(t, hosts[n], hosts[peer])
+			if s := hosts[peer].status(n); s.State != dtls.Established {
+				t.Errorf("restart %d of %s: %+v", i, n, s)
+			}
+		}
+		w.noLeaks()
+		w.nonces()
+	})
+}
+
+// TestSilence cuts the wire: the link is given up, and comes back.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := up(t, dtls.Options{})
+		defer w.close()
+		w.only(func(sent) bool { return false })
+		settle(20 * time.Second)
+		if a.say("b", "x") || b.say("a", "x") || !a.failures("b")[dtls.Silent] {
+			t.Errorf("the link is still up: %+v", a.status("b"))
+		}
+		w.only(nil)
+		settle(20 * time.Second)
+		talk(t, a, b)
+		w.noLeaks()
+	})
+}
+
+// TestCredentialsChange revokes, withdraws and replaces while the link is up.
+func TestCredentialsChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		defer w.close()
+		c := newCA(t)
+		cert, key := c.issue("b", nil) // serial 101
+		first := must(t)(dtls.Certificates(cert, key, c.pem(), nil))
+		a := w.host("a", dtls.Options{}, c.credentials("a"), "b")
+		b := w.host("b", dtls.Options{}, first, "a")
+		settle(2 * time.Second)
+		talk(t, a, b)
+
+		a.apply(c.credentials("a"), "b") // a renewed certificate
+		if !a.say("b", "x") {
+			t.Error("a new certificate of ours has closed the link")
+		}
+		b.heard()
+
+		a.apply(c.credentialsWith("a", c.crl(101), nil), "b")
+		if a.say("b", "x") || a.status("b").Failure.Reason != dtls.Revoked {
+			t.Errorf("revoked: %+v", a.status("b"))
+		}
+		settle(time.Minute)
+		if a.say("b", "x") {
+			t.Error("revoked, and up again")
+		}
+		b.apply(c.credentials("b"), "a")
+		settle(time.Minute)
+		talk(t, a, b)
+
+		a.apply(nil, "b")
+		if a.say("b", "x") {
+			t.Error("without credentials, and up")
+		}
+		a.apply(shared(t, 1), "b")
+		settle(time.Minute)
+		if a.say("b", "x") {
+			t.Error("shared key against certificate, and up")
+		}
+		b.apply(shared(t, 1), "a")
+		settle(time.Minute)
+		talk(t, a, b)
+		a.apply(shared(t, 2), "b")
+		if a.say("b", "x") {
+			t.Error("another shared key, and up")
+		}
+		w.noLeaks()
+		w.nonces()
+	})
+}
+
+// TestExpiresInUse lets a certificate expire while the link is up.
+func TestExpiresInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		defer w.close()
+		c := newCA(t)
+		a := w.host("a", dtls.Options{}, c.credentials("a"), "b")
+		b := w.host("b", dtls.Options{}, c.credentialsWith("b", nil, expiresIn(time.Minute)), "a")
+		settle(2 * time.Second)
+		talk(t, a, b)
+		settle(time.Minute)
+		if a.say("b", "x") || a.status("b").Failure.Reason != dtls.Expired {
+			t.Errorf("expired, and up: %+v", a.status("b"))
+		}
+		w.noLeaks()
+	})
+}
+
+// TestPeerRemoved takes a peer away and adds it again.
+func TestPeerRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := up(t, dtls.Options{})
+		defer w.close()
+		gone := a.e.Link("b")
+		c := shared(t, 3)
+		a.apply(c)
+		if a.say("b", "x") || gone.Status().State != dtls.Closed {
+			t.Errorf("removed, and up: %+v", gone.Status())
+		}
+		settle(time.Second)
+		if b.say("a", "x") {
+			t.Error("b wasn't told that the link is closed")
+		}
+		a.apply(c, "b")
+		b.apply(c, "a")
+		settle(20 * time.Second)
+		talk(t, a, b)
+		w.noLeaks()
+	})
+}
