@@ -209,6 +209,7 @@ func (l *Link) ended(a *attempt, g *agreed, err error) {
 		a.end = g.end
 		a.begun = now
 		l.last = a
+		a.conn.release()
 	}
 	l.look(now)
 	e.note(l)
@@ -283,8 +284,8 @@ func (l *Link) lookAt(a *association, now time.Time) {
 	}
 }
 
-// pause is how long to wait with the next empty record: a server can't send before
-// it has one.
+// pause is how long to wait with the next keepalive: a server can't send before it
+// has heard something.
 func (l *Link) pause(a *association) time.Duration {
 	if a.fresh.Load() {
 		return l.e.o.Keepalive

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -32,18 +33,20 @@ type conn struct {
 	deadline chan struct{} // closed when the read deadline has passed
 	timer    *time.Timer
 	closed   bool
-	proven   bool   // the peer has the address that it claims
-	muted    bool   // nothing leaves any more
-	left     int    // sealed datagrams that may still leave; -1 = any
-	received int    // octets
-	sent     int    // octets
-	cookie   string // that the library sent
-	finished bool   // a sealed record has left or come: only the keys can be wrong now
+	proven   bool     // the peer has the address that it claims
+	muted    bool     // nothing leaves any more
+	left     int      // sealed datagrams that may still leave; -1 = any
+	received int      // octets
+	sent     int      // octets
+	cookie   string   // that the library sent
+	held     [][]byte // a server's last flight, which waits for release
+	holding  bool
+	finished bool // a sealed record has left or come: only the keys can be wrong now
 }
 
 func newConn(client bool, remote netip.AddrPort, send func([]byte) error) *conn {
 	return &conn{
-		send: send, remote: remote, client: client, proven: client, left: -1,
+		send: send, remote: remote, client: client, proven: client, holding: !client, left: -1,
 		in: make(chan []byte, connQueue), gone: make(chan struct{}), deadline: make(chan struct{}),
 	}
 }
@@ -113,8 +116,24 @@ func (c *conn) allows(b []byte) bool {
 		c.cookie = cookie
 	}
 	c.finished = c.finished || sealed
+	if sealed && c.holding {
+		c.held = append(c.held, slices.Clone(b))
+		return false
+	}
 	c.sent += len(b)
 	return true
+}
+
+// release lets a server's last flight leave. The client sends data as soon as it
+// has it, so the keys must be in use before.
+func (c *conn) release() {
+	c.mu.Lock()
+	held := c.held
+	c.held, c.holding = nil, false
+	c.mu.Unlock()
+	for _, b := range held {
+		_ = c.send(b) // lost on the way
+	}
 }
 
 // prove is told when the cookie has come back.

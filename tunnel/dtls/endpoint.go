@@ -28,7 +28,7 @@ const (
 type Options struct {
 	// Host is this host's name, as it stands in its certificate.
 	Host string
-	// Send sends a datagram of a handshake, or an empty record, from the socket
+	// Send sends a datagram of a handshake, or a keepalive, from the socket
 	// that the peers know. It must not block or call the Endpoint, may be called
 	// by several goroutines at once, and keeps nothing of b.
 	Send func(to netip.AddrPort, b []byte) error
@@ -44,8 +44,8 @@ type Options struct {
 	MaxRecords uint64
 	// Overlap is how long former keys still open; 0 = 30 s.
 	Overlap time.Duration
-	// Keepalive is how often an empty record is sent, and a third of the time
-	// after which keys that have opened nothing are given up; 0 = 5 s.
+	// Keepalive is how often the peer is sent a record in any case, and a third of
+	// the time after which keys that have opened nothing are given up; 0 = 5 s.
 	Keepalive time.Duration
 	// Timeout is how long a handshake may take; 0 = 10 s.
 	Timeout time.Duration

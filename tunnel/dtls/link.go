@@ -1,6 +1,7 @@
 package dtls
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -83,7 +84,7 @@ type association struct {
 
 	// Endpoint.mu
 	last   time.Time // when it was heard
-	beaten time.Time // when an empty record was sent
+	beaten time.Time // when a keepalive was sent
 	beats  int       // in a row without anything heard
 	until  time.Time // superseded: how long it still opens; zero = it is not
 }
@@ -140,7 +141,7 @@ func (l *Link) Open(r *record.Reader, from netip.AddrPort, b []byte) (plain, res
 		return nil, rest, Replayed
 	}
 	l.hear(k.associations[which], h.Type, plain)
-	if h.Type == record.Alert || len(plain) == 0 {
+	if h.Type == record.Alert || len(plain) == 0 || isKeepalive(plain) {
 		return nil, rest, Consumed
 	}
 	return plain, rest, Delivered
@@ -236,11 +237,23 @@ func (l *Link) use(a *association) {
 	l.beat(a, now)
 }
 
-// beat sends an empty record: the peer learns that we have the keys.
+// keepalive is what a link says when it has nothing to say: a VXLAN header of VNI
+// 0, which anybody discards. Not an empty record: to an OpenSSL application that
+// is an error.
+const keepalive = 0x08 << 56
+
+// isKeepalive reports whether plain is the link's own.
+//
+// Hot path: no allocation.
+func isKeepalive(plain []byte) bool {
+	return len(plain) == 8 && binary.BigEndian.Uint64(plain) == keepalive
+}
+
+// beat sends a keepalive: the peer learns that we have the keys.
 func (l *Link) beat(a *association, now time.Time) {
 	a.beaten = now
 	a.beats++
-	l.sendRecord(a, record.ApplicationData, nil)
+	l.sendRecord(a, record.ApplicationData, binary.BigEndian.AppendUint64(nil, keepalive))
 }
 
 // sendRecord seals and sends something of the link's own.
