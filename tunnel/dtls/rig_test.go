@@ -146,7 +146,7 @@ type wire struct {
 	mu     sync.Mutex
 	hosts  map[string]*host
 	log    []sent
-	record bool
+	record bool // keep what is carried and told; fixed before the first host
 }
 
 func newWire(t testing.TB) *wire { return &wire{t: t, hosts: map[string]*host{}, record: true} }
@@ -193,6 +193,9 @@ func (w *wire) host(name string, o dtls.Options, c *dtls.Credentials, peers ...s
 		return nil
 	}
 	o.Events = func(e dtls.Event) {
+		if !w.record {
+			return
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.events = append(h.events, e)
