@@ -72,6 +72,7 @@ var confined = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/api"},
 	"github.com/prometheus/client_model":  {},
 	"github.com/pion/dtls":                {"tunnel/dtls"},
+	"github.com/pion/logging":             {"tunnel/dtls"},
 	"github.com/google/go-cmp":            {},
 	"pgregory.net/rapid":                  {},
 	"go.uber.org/goleak":                  {},

@@ -142,6 +142,8 @@ type wire struct {
 	t testing.TB
 	// fate may change what becomes of a datagram: it returns those to deliver.
 	fate func(sent) []sent
+	// told is told all events; fixed before the first host.
+	told func(dtls.Event)
 
 	mu     sync.Mutex
 	hosts  map[string]*host
@@ -193,6 +195,9 @@ func (w *wire) host(name string, o dtls.Options, c *dtls.Credentials, peers ...s
 		return nil
 	}
 	o.Events = func(e dtls.Event) {
+		if w.told != nil {
+			w.told(e)
+		}
 		if !w.record {
 			return
 		}
