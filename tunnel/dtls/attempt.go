@@ -116,6 +116,7 @@ func (l *Link) deliver(from netip.AddrPort, b []byte) {
 		case isAlert:
 			// Anybody may have sent it: it explains a failure, and makes none.
 			a.alerted = fmt.Sprintf("alert %d", said.description)
+			a.conn.hush()
 		default:
 			a.heard = true
 			a.conn.feed(b)

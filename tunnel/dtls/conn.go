@@ -35,6 +35,8 @@ type conn struct {
 	closed   bool
 	proven   bool     // the peer has the address that it claims
 	muted    bool     // nothing leaves any more
+	once     bool     // what has left in clear is not repeated
+	flights  int      // datagrams that have left since the cookie came back
 	left     int      // sealed datagrams that may still leave; -1 = any
 	received int      // octets
 	sent     int      // octets
@@ -103,6 +105,8 @@ func (c *conn) allows(b []byte) bool {
 	switch {
 	case c.muted || c.closed:
 		return false
+	case c.once && !sealed:
+		return false
 	case !c.proven && c.sent+len(b) > c.received:
 		return false // nobody is sent more than he has paid for
 	case sealed && clashes(b):
@@ -121,7 +125,19 @@ func (c *conn) allows(b []byte) bool {
 		return false
 	}
 	c.sent += len(b)
+	if c.proven {
+		c.flights++
+	}
 	return true
+}
+
+// hush ends the repetitions of what a server has sent: it may be that the client
+// has refused it and begins anew, and that would disturb. If anybody else says so
+// the handshake goes on, and ends with a lost datagram.
+func (c *conn) hush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.once = c.once || !c.client && c.flights > 0
 }
 
 // release lets a server's last flight leave. The client sends data as soon as it
