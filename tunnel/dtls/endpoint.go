@@ -120,7 +120,7 @@ func def[T comparable](v *T, value T) {
 }
 
 // Apply makes the Endpoint have these credentials and peers, all or nothing. A
-// link goes on if its peer has the name it had and the credentials still accept
+// link goes on if its peer has the name and address it had and the credentials still accept
 // what the peer has shown. Links to others are closed at once. Without
 // credentials there is no link at all.
 func (e *Endpoint) Apply(c *Credentials, peers []Peer) error {
@@ -171,6 +171,7 @@ func (e *Endpoint) adjust(l *Link, address netip.AddrPort, changed bool) {
 			l.retry = time.Now().Add(e.o.Timeout / 20) // the other begins
 		}
 		if moved {
+			l.dropAll(Withdrawn, "the peer has another address")
 			l.address, l.remote = address, address
 		}
 	}

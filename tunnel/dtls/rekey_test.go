@@ -288,3 +288,20 @@ func TestPeerRemoved(t *testing.T) {
 		w.noLeaks()
 	})
 }
+
+// TestPeerMoves gives a peer another address: the link to the former one ends.
+func TestPeerMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := up(t, dtls.Options{})
+		defer w.close()
+		c := newCA(t).credentials("a")
+		if err := a.e.Apply(c, []dtls.Peer{{Name: "b", Address: addresses["c"]}}); err != nil {
+			t.Fatal(err)
+		}
+		settle(time.Second)
+		if s := a.status("b"); a.say("b", "x") || b.say("a", "x") || s.Failure.Reason != dtls.Withdrawn || s.Address != addresses["c"] {
+			t.Errorf("moved, and up: %+v", s)
+		}
+		w.noLeaks()
+	})
+}

@@ -19,7 +19,6 @@ const (
 	serverHelloDone    message = 14
 	certificateVerify  message = 15
 	clientKeyExchange  message = 16
-	finished           message = 20
 )
 
 // expects reports whether a client, or a server, takes message m of the other.
