@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -188,6 +189,19 @@ type DTLS struct {
 	CRL     string         `yaml:"crl"`
 	PSKFile string         `yaml:"psk_file"`
 	Rekey   Rekey          `yaml:"rekey"`
+}
+
+// Anchor makes the files that c names by relative paths lie in dir.
+func (c *Config) Anchor(dir string) {
+	if c.Tunnel == nil || c.Tunnel.DTLS == nil {
+		return
+	}
+	d := c.Tunnel.DTLS
+	for _, path := range []*string{&d.Cert, &d.Key, &d.CA, &d.CRL, &d.PSKFile} {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
 }
 
 // Rekey bounds the life of a link's keys.

@@ -54,7 +54,7 @@ func (p *Peer) Explain(f *frame.Frame) (x frame.Fate) {
 	}
 	x.Outer = &frame.Outer{
 		VNI: uint32(c.net.VNI), Source: sock.Addr(), Destination: d.Addr(), TTL: udpio.OuterTTL, TOS: tos,
-		Len: p.link().UnderlayMTU(c.packet),
+		Len: p.outer().UnderlayMTU(c.packet),
 	}
 	port := "the flow's own port"
 	if !own {
@@ -115,7 +115,7 @@ func (t *Tunnel) Explain(from netip.Addr, datagram []byte, tos uint8) (x Arrival
 		return x
 	}
 	add(fmt.Sprintf("datagram from %v", from), "peer "+c.peer.name)
-	a, why := t.arrive(v, c, slices.Clone(datagram), tos)
+	a, why := t.arrive(v, c, slices.Clone(datagram), tos, false)
 	x.Refused = why
 	switch why {
 	case frame.ReasonNone:

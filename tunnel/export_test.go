@@ -66,7 +66,7 @@ func (t *Tunnel) Admit(id frame.PortID, b *frame.Batch, datagram []byte, tos uin
 	v := t.view.Load()
 	for _, c := range v.list {
 		if c.peer.id == id {
-			r := receiver{t: t}
+			r := receiver{t: t, listen: t.listen}
 			r.take(v, b, &udpio.Datagram{From: c.peer.dest.Load().Addr(), Data: datagram, TOS: tos, Size: size})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -33,10 +34,12 @@ func (p *Peer) judge(v *view, f *frame.Frame) (c parcel, why frame.Reason) {
 		c.after += frame.TagLen
 	}
 	switch {
-	case c.net == nil || p.down.Load() || len(f.Data) < c.after+2:
+	case c.net == nil || len(f.Data) < c.after+2:
 		return c, frame.EgressDown
-	case c.net.Encrypt:
+	case c.net.Encrypt && !p.linked():
 		return c, frame.NotEncryptedYet
+	case p.down.Load():
+		return c, frame.EgressDown
 	}
 	c.packet = 12 + len(f.Data) - c.after - frame.HeaderLen
 	for _, part := range f.Frags {
@@ -55,10 +58,21 @@ func (p *Peer) judge(v *view, f *frame.Frame) (c parcel, why frame.Reason) {
 // limit is the longest packet of n that reaches p in one piece.
 func (p *Peer) limit(n *network) int {
 	limit := int(p.inner.Load())
+	if n.Encrypt {
+		limit = sealedMTU(limit)
+	}
 	if n.MTU != 0 && n.MTU < limit {
 		return n.MTU
 	}
 	return limit
+}
+
+// sealedMTU is the longest inner packet that a link carries where a path takes
+// inner packets of mtu octets in clear.
+//
+// Hot path: no allocation.
+func sealedMTU(mtu int) int {
+	return max(min(mtu-record.Overhead, record.MaxPlaintext-vxlan.HeaderLen-frame.HeaderLen), 0)
 }
 
 // arrival is a datagram of a peer, taken apart.
@@ -68,29 +82,30 @@ type arrival struct {
 	vni   vxlan.VNI
 }
 
-// arrive takes apart datagram b of peer c, and says why no frame is made of it.
+// arrive takes apart datagram b of peer c, which came in clear or has been opened,
+// and says why no frame is made of it.
 // The inner packet's ECN is changed in place where the outer header demands it.
 //
 // Hot path: no allocation.
-func (t *Tunnel) arrive(v *view, c *carrier, b []byte, tos uint8) (a arrival, why frame.Reason) {
+func (t *Tunnel) arrive(v *view, c *carrier, b []byte, tos uint8, sealed bool) (a arrival, why frame.Reason) {
 	if a.vni, a.inner, why = vxlan.Parse(b, t.reserved); why != frame.ReasonNone {
 		return a, why
 	}
 	a.net = v.network(a.vni)
-	return a, admission(c, a.net, a.inner, tos)
+	return a, admission(c, a.net, a.inner, tos, sealed)
 }
 
 // admission says why an inner frame of network n, nil for none, must not come in
 // from c.
 //
 // Hot path: no allocation.
-func admission(c *carrier, n *network, inner []byte, tos uint8) frame.Reason {
+func admission(c *carrier, n *network, inner []byte, tos uint8, sealed bool) frame.Reason {
 	switch {
 	case n == nil:
 		return frame.UnknownVNI
 	case !c.carries(n.VID):
 		return frame.VNINotAllowed
-	case n.Encrypt:
+	case n.Encrypt && !sealed:
 		return frame.PlaintextRefused
 	case frame.EtherType(binary.BigEndian.Uint16(inner[12:])) == frame.EtherTypeCTag:
 		return frame.InnerTagged

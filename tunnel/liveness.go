@@ -37,6 +37,7 @@ const (
 type tended struct {
 	state     State
 	answering bool // it has answered, and is expected to
+	sealed    bool // it is asked by the link
 	since     time.Time
 	asked     time.Time // first probe since the last answer, zero = none
 	spoke     time.Time // last message
@@ -101,6 +102,7 @@ func (t *Tunnel) tick(now time.Time) {
 // when that is due.
 func (t *Tunnel) look(p *Peer) {
 	l := &p.tended
+	t.choose(p)
 	if l.since.IsZero() {
 		l.since, l.used = t.now, t.now
 	}
@@ -131,6 +133,18 @@ func (t *Tunnel) look(p *Peer) {
 		}
 	case !t.now.Before(l.beat), p.stuck.Load(), l.beat.Sub(t.now) > t.every(p):
 		t.ask(p)
+	}
+}
+
+// choose makes p be asked by its link when there is one. Another way begins the
+// search anew: what a probe can tell of the path is 37 octets apart.
+func (t *Tunnel) choose(p *Peer) {
+	l := &p.tended
+	if sealed := p.linked(); sealed != l.sealed {
+		l.sealed, l.round, l.beat = sealed, round{}, t.now
+		if l.search.MTU() != 0 {
+			t.begin(p)
+		}
 	}
 }
 
@@ -177,7 +191,7 @@ func (t *Tunnel) answer(h heard) {
 	l.spoke = t.now
 	if h.kind == kindProbe {
 		h.kind, h.message.size = kindAnswer, uint32(h.size)
-		_ = t.send(p, &h.message, messageLen, tagAnswer) // as good as lost on the way
+		_ = t.send(p, &h.message, messageLen, tagAnswer, h.sealed) // as good as lost on the way
 		switch {
 		case l.state != Up:
 			l.beat = t.now // it is there: ask at the next tick
@@ -187,7 +201,7 @@ func (t *Tunnel) answer(h heard) {
 		}
 		return
 	}
-	if l.seq-h.seq >= window || h.token != t.token(p, h.seq, h.message.size) {
+	if h.sealed != l.sealed || l.seq-h.seq >= window || h.token != t.token(p, h.seq, h.message.size) {
 		return
 	}
 	l.asked = time.Time{}
@@ -231,8 +245,15 @@ func (t *Tunnel) token(p *Peer, seq, size uint32) uint64 {
 
 var zeros [1 << 16]byte
 
-// send gathers m, padded to size octets, for the next flush. Tunnel.mu is held.
-func (t *Tunnel) send(p *Peer, m *message, size, tag int) syscall.Errno {
+// send gathers m, padded to size octets, for the next flush: by the link, or in
+// clear to a peer that carries a network in clear. Tunnel.mu is held.
+func (t *Tunnel) send(p *Peer, m *message, size, tag int, sealed bool) syscall.Errno {
+	if sealed {
+		return t.sealMessage(p, m, nil, size, tag)
+	}
+	if p.only.Load() {
+		return unix.ENETDOWN
+	}
 	d := p.dest.Load()
 	sock := t.pool(d).Pick(0)
 	if sock == nil {

@@ -70,7 +70,7 @@ func (r *receiver) refuse(c *carrier, d *udpio.Datagram, b []byte, vid frame.VID
 		from = c.peer.id
 	}
 	if list := r.t.o.Observers.list.Load(); list != nil {
-		r.shown = appendOuter(r.shown[:0], d, r.t.listen, b)
+		r.shown = appendOuter(r.shown[:0], d, r.listen, b)
 		o := frame.Observation{
 			Time: time.Now(), In: from, Frame: &frame.Frame{Data: r.shown}, Verdict: frame.Verdict{Reason: why, VID: vid},
 		}

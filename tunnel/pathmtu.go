@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 )
 
 const (
@@ -53,10 +55,14 @@ type probe struct {
 // floor is the least packet that p's path carries, and headers what of it is
 // not message.
 func (p *Peer) floor() (floor, headers int) {
-	if p.link().IPv6 {
-		return floorIPv6, headersIPv6
+	floor, headers = floorIPv4, headersIPv4
+	if p.outer().IPv6 {
+		floor, headers = floorIPv6, headersIPv6
 	}
-	return floorIPv4, headersIPv4
+	if p.tended.sealed {
+		headers += record.Overhead
+	}
+	return floor, headers
 }
 
 // begin starts the search for p's path MTU. A peer that answers no probe is
@@ -126,7 +132,7 @@ func (t *Tunnel) conclude(p *Peer) {
 // settle makes what the search found the path MTU of p and tells, if that is
 // new.
 func (t *Tunnel) settle(p *Peer) {
-	inner := int32(p.link().InnerMTU(p.tended.search.MTU()))
+	inner := int32(p.outer().InnerMTU(p.tended.search.MTU()))
 	if p.inner.Swap(inner) != inner {
 		t.pending = append(t.pending, Event{t.now, p.status()})
 	}
@@ -141,7 +147,7 @@ func (t *Tunnel) gather(p *Peer, size int) {
 		l.asked = t.now
 	}
 	m := message{kind: kindProbe, seq: l.seq, token: t.token(p, l.seq, uint32(size)), size: uint32(size)}
-	errno := t.send(p, &m, size, len(t.out))
+	errno := t.send(p, &m, size, len(t.out), l.sealed)
 	t.out = append(t.out, probe{p, l.seq, size, errno})
 }
 

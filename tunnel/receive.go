@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/tapestry-net/tapestry/internal/offload"
@@ -41,10 +42,12 @@ func (c *counts) load() (d Drops) {
 
 // receiver reads the socket. It belongs to the loop that polls it.
 type receiver struct {
-	t    *Tunnel
-	udp  *udpio.Receiver
-	runs []udpio.Datagram // read; runs[0] is under way
-	next int              // datagram of runs[0]
+	t       *Tunnel
+	udp     *udpio.Receiver
+	listen  netip.AddrPort
+	opening *opening         // nil = what comes is in clear
+	runs    []udpio.Datagram // read; runs[0] is under way
+	next    int              // datagram of runs[0]
 
 	// What the last frame of the batch is becoming, while joining.
 	train   offload.Train
@@ -78,7 +81,13 @@ func (r *receiver) Receive(b *frame.Batch) error {
 		if room == 0 || r.next == 0 && len(b.Frames) > 0 && d.Segments() > room {
 			break
 		}
-		if r.take(v, b, d) {
+		done := false
+		if r.opening == nil {
+			done = r.take(v, b, d)
+		} else {
+			done = r.takeSealed(v, b, d)
+		}
+		if done {
 			r.runs, r.next = r.runs[1:], 0
 		}
 	}
@@ -94,7 +103,7 @@ func (r *receiver) take(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 	n := d.Segments()
 	c := v.carrier(d.From.Addr())
 	if n > 1 && c != nil && whole(d.Data) {
-		if vid, why := r.t.admit(v, c, b, d.Data, d.TOS, d.Size); why != frame.ReasonNone {
+		if vid, why := r.t.admit(v, c, b, d.Data, d.TOS, d.Size, false); why != frame.ReasonNone {
 			r.refuse(c, d, d.Data, vid, why)
 		}
 		return true
@@ -108,18 +117,25 @@ func (r *receiver) take(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 		if len(b.Frames) == cap(b.Frames) {
 			return false
 		}
-		vid, why := frame.VID(0), frame.UnknownPeer
-		if c != nil {
-			vid, why = r.t.admit(v, c, b, datagram, d.TOS, 0)
-		}
-		if why != frame.ReasonNone {
-			r.refuse(c, d, datagram, vid, why)
-		} else if !r.t.o.NoCoalesce {
-			from := r.next*d.Size + vxlan.HeaderLen
-			r.begin(c, d.TOS, b, datagram, d.Data[:cap(d.Data)][from:])
-		}
+		r.place(v, c, b, d, datagram, r.next*d.Size)
 	}
 	return true
+}
+
+// place makes a frame of datagram, which begins at octet from of d, or refuses it.
+// b has room for it.
+//
+// Hot path: no allocation.
+func (r *receiver) place(v *view, c *carrier, b *frame.Batch, d *udpio.Datagram, datagram []byte, from int) {
+	vid, why := frame.VID(0), frame.UnknownPeer
+	if c != nil {
+		vid, why = r.t.admit(v, c, b, datagram, d.TOS, 0, r.opening != nil)
+	}
+	if why != frame.ReasonNone {
+		r.refuse(c, d, datagram, vid, why)
+	} else if !r.t.o.NoCoalesce {
+		r.begin(c, d.TOS, b, datagram, d.Data[:cap(d.Data)][from+vxlan.HeaderLen:])
+	}
 }
 
 // begin makes the frame that datagram has just become, which lies at the start of
@@ -182,19 +198,22 @@ func whole(b []byte) bool {
 	return ok && s.proto == protoUDP && claims == len(b)-vxlan.HeaderLen
 }
 
-// admit makes datagram b of peer c a frame, or says why not, and of which network
+// admit makes a datagram of peer c, sealed when it came by the link, a frame, or says why not, and of which network
 // it would be when that is known. Size is that of the inner segments of a
 // super-frame, 0 otherwise.
 //
 // Hot path: no allocation.
-func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos uint8, size int) (vid frame.VID, why frame.Reason) {
-	a, why := t.arrive(v, c, datagram, tos)
+func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos uint8, size int, sealed bool) (vid frame.VID, why frame.Reason) {
+	a, why := t.arrive(v, c, datagram, tos, sealed)
 	if why == frame.UnknownVNI && a.vni == 0 {
 		if m, ok := parseMessage(datagram); ok {
+			if !sealed && (c.only || m.kind >= kindAsk && c.link != nil) {
+				return 0, frame.PlaintextRefused
+			}
 			if m.kind >= kindAsk {
 				t.hearTalk(c.peer, m, datagram)
 			} else {
-				t.hear(c.peer, m, len(datagram))
+				t.hear(heard{c.peer, m, len(datagram), sealed})
 			}
 			return 0, frame.ReasonNone
 		}
@@ -211,9 +230,9 @@ func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos
 
 // hear passes a message on to the goroutine that tends the peers. When it has
 // too many already the message is lost, as it may be on the way.
-func (t *Tunnel) hear(p *Peer, m message, size int) {
+func (t *Tunnel) hear(h heard) {
 	select {
-	case t.messages <- heard{p, m, size}:
+	case t.messages <- h:
 	default:
 	}
 }

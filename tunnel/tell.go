@@ -252,13 +252,30 @@ func (q *Question) Answer(text []byte) error {
 	return nil
 }
 
-// say sends a message with a text, padded to size octets.
+// say sends a message with a text, padded to size octets. It may be about frames of
+// an encrypted network: to a peer that carries one it goes by the link or not at
+// all.
 func (t *Tunnel) say(p *Peer, m *message, text []byte, size int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return errClosed
 	}
+	if p.link.Load() != nil {
+		if errno := t.sealMessage(p, m, text, size, 0); errno != 0 {
+			return errno
+		}
+	} else if err := t.sayPlain(p, m, text, size); err != nil {
+		return err
+	}
+	if failed := t.own.Flush(); len(failed) > 0 {
+		return failed[0].Errno
+	}
+	return nil
+}
+
+// sayPlain gathers a message with a text in clear.
+func (t *Tunnel) sayPlain(p *Peer, m *message, text []byte, size int) error {
 	d := p.dest.Load()
 	sock := t.pool(d).Pick(0)
 	if sock == nil {
@@ -270,8 +287,5 @@ func (t *Tunnel) say(p *Peer, m *message, text []byte, size int) error {
 	t.own.Payload(text)
 	t.own.Payload(zeros[:max(size-talkHeadLen-len(text), 0)])
 	t.own.End(0)
-	if failed := t.own.Flush(); len(failed) > 0 {
-		return failed[0].Errno
-	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/dtls"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -24,11 +25,14 @@ type Peer struct {
 	id   frame.PortID
 	name string
 
-	dest  atomic.Pointer[udpio.Dest]
-	inner atomic.Int32 // longest inner packet that the path takes
-	down  atomic.Bool
-	stuck atomic.Bool // the kernel refused a datagram as too large
-	used  atomic.Bool // it was sent frames since the last tick
+	dest     atomic.Pointer[udpio.Dest]
+	link     atomic.Pointer[dtls.Link]  // nil = none is needed
+	sealedTo atomic.Pointer[udpio.Dest] // of the link
+	only     atomic.Bool                // it carries encrypted networks alone
+	inner    atomic.Int32               // longest inner packet that the path takes
+	down     atomic.Bool
+	stuck    atomic.Bool // the kernel refused a datagram as too large
+	used     atomic.Bool // it was sent frames since the last tick
 
 	drops  counts // of what it sent and the tunnel refused
 	frames count  // of what it sent and the tunnel admitted
@@ -62,7 +66,7 @@ func (p *Peer) Transmit(b *frame.Batch) (sent int, err error) {
 	s := p.t.borrow()
 	for i := range b.Frames {
 		f := &b.Frames[i]
-		if why := p.encapsulate(v, s, f, i, nil); why != frame.ReasonNone {
+		if why := p.encapsulate(v, s, f, i, len(b.Frames)-i, nil); why != frame.ReasonNone {
 			f.Refused, f.Why, err = true, why, errRefused
 			continue
 		}
@@ -95,7 +99,7 @@ func (t *Tunnel) TransmitTo(to []frame.PortID, b *frame.Batch) (sent int, err er
 			if !p.used.Load() {
 				p.used.Store(true)
 			}
-			why = p.encapsulate(v, s, f, i, &e)
+			why = p.encapsulate(v, s, f, i, 1, &e)
 		}
 		if why != frame.ReasonNone {
 			f.Refused, f.Why, err = true, why, errRefused
@@ -127,16 +131,23 @@ func (e *echo) of(f *frame.Frame) bool {
 
 // encapsulate gathers frame f with tag i, or says why not. No octet of f is
 // changed or copied but the addresses, when a tag stands behind them. With e, what
-// was encapsulated last is taken again where it is the same.
+// was encapsulated last is taken again where it is the same. n is how many frames
+// to this peer are left, f included.
 //
 // Hot path: no allocation.
-func (p *Peer) encapsulate(v *view, s *udpio.Sender, f *frame.Frame, i int, e *echo) frame.Reason {
+func (p *Peer) encapsulate(v *view, s *outlet, f *frame.Frame, i, n int, e *echo) frame.Reason {
 	c, why := p.judge(v, f)
 	if why == frame.MTUExceeded && f.Copies > 0 {
 		p.t.tooBig(p, c.net, f, c.after, c.limit)
 	}
 	if why != frame.ReasonNone {
 		return why
+	}
+	if c.net.Encrypt {
+		if e != nil {
+			*e = echo{} // each peer has its own keys
+		}
+		return p.sealFrame(s, f, &c, i, n)
 	}
 	d := p.dest.Load()
 	if e != nil && e.of(f) {
@@ -194,18 +205,19 @@ func (t *Tunnel) pool(d *udpio.Dest) *udpio.Pool {
 // transmitted at once; only a new one allocates.
 //
 // Hot path: no allocation.
-func (t *Tunnel) borrow() *udpio.Sender {
+func (t *Tunnel) borrow() *outlet {
 	for i := range t.senders {
 		if t.senders[i].Load() != nil {
 			if s := t.senders[i].Swap(nil); s != nil {
+				s.holder = nil
 				return s
 			}
 		}
 	}
-	return udpio.NewSender()
+	return newOutlet()
 }
 
-func (t *Tunnel) giveBack(s *udpio.Sender) {
+func (t *Tunnel) giveBack(s *outlet) {
 	for i := range t.senders {
 		if t.senders[i].CompareAndSwap(nil, s) {
 			return

@@ -14,6 +14,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/port/inject"
+	"github.com/tapestry-net/tapestry/tunnel/dtls"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -33,6 +34,9 @@ type Options struct {
 	NoCoalesce bool
 	// Reserved is what becomes of headers with reserved bits.
 	Reserved vxlan.Mode
+	// Encryption is for encrypted links; nil for none: then nothing of an
+	// encrypted network leaves.
+	Encryption *Encryption
 	// UnderlayMTU is the packet size in octets that the underlay is taken to
 	// carry until probes have shown another; 0 = 1500. A peer that answers no
 	// probe is never sent more.
@@ -58,6 +62,9 @@ type Options struct {
 type Spec struct {
 	Networks []Network
 	Peers    []PeerSpec
+	// Credentials are those of encrypted links; nil for none: then there is no
+	// link.
+	Credentials *dtls.Credentials
 }
 
 // Network is a network that spans hosts.
@@ -65,7 +72,7 @@ type Network struct {
 	VID frame.VID
 	VNI vxlan.VNI
 	MTU int // octets of L3 packet; 0 = what the path takes
-	// Encrypt closes the network to everything but an encrypted link.
+	// Encrypt closes the network to everything but encrypted links.
 	Encrypt bool
 	// Addresses are this host's own in the network: ICMP errors come from the
 	// last one of each family.
@@ -78,6 +85,9 @@ type PeerSpec struct {
 	Name    string
 	Address netip.AddrPort
 	VIDs    []frame.VID // the networks that it may carry
+	// DTLS is the address of its end of the encrypted link, which it has when one
+	// of its networks is encrypted.
+	DTLS netip.AddrPort
 }
 
 // State is whether a peer is there.
@@ -107,7 +117,11 @@ type Status struct {
 	State   State
 	Passive bool      // up, and answers no probe, as the kernel's VTEP
 	Since   time.Time // of State
-	MTU     int       // longest inner packet in octets
+	MTU     int       // longest inner packet in octets, of a network in clear
+	// Link is the encrypted link, nil when no network of the peer's needs one, and
+	// SealedMTU the longest inner packet that it carries.
+	Link      *dtls.Status
+	SealedMTU int
 	// Drops counts what the peer sent and the tunnel refused.
 	Drops Drops
 }
@@ -116,7 +130,8 @@ type Status struct {
 type heard struct {
 	peer *Peer
 	message
-	size int
+	size   int
+	sealed bool
 }
 
 const (
@@ -136,7 +151,8 @@ type Tunnel struct {
 	inject   *inject.Source
 	pools    [2]*udpio.Pool // IPv4, IPv6
 	view     atomic.Pointer[view]
-	senders  [maxSenders]atomic.Pointer[udpio.Sender]
+	senders  [maxSenders]atomic.Pointer[outlet]
+	secure   *secure // nil = no encrypted links
 
 	strangers  counts // refused, of no peer
 	messages   chan heard
@@ -152,7 +168,7 @@ type Tunnel struct {
 	mu      sync.Mutex
 	closed  bool
 	now     time.Time // of the last tick
-	own     *udpio.Sender
+	own     *outlet
 	out     []probe // gathered in own, by tag
 	left    []probe // those that left last: memory for the next ones
 	pending []Event
@@ -178,7 +194,7 @@ func New(o Options) (*Tunnel, error) {
 		pools:    [2]*udpio.Pool{udpio.NewPool(), udpio.NewPool()},
 		messages: make(chan heard, maxMessages), quit: make(chan struct{}),
 		spare: make(chan int, maxComplaints), complained: make(chan int, maxComplaints),
-		own: udpio.NewSender(),
+		own: newOutlet(),
 	}
 	t.talks.init()
 	for i := range maxComplaints {
@@ -197,7 +213,14 @@ func New(o Options) (*Tunnel, error) {
 		return nil, fmt.Errorf("new tunnel: %w", err)
 	}
 	t.listen = t.rx.udp.Addr()
-	t.senders[0].Store(udpio.NewSender())
+	t.rx.listen = t.listen
+	if o.Encryption != nil {
+		if t.secure, err = t.secureWith(o.Encryption); err != nil {
+			_ = t.inject.Close()
+			return nil, fmt.Errorf("new tunnel: encrypted links: %w", err)
+		}
+	}
+	t.senders[0].Store(newOutlet())
 	t.workers.Go(t.open)
 	t.workers.Go(t.tend)
 	t.workers.Go(t.converse)
@@ -205,7 +228,12 @@ func New(o Options) (*Tunnel, error) {
 }
 
 // Receivers hear all peers. The switch polls them as long as the tunnel is open.
-func (t *Tunnel) Receivers() []Receiver { return []Receiver{t.rx, t.inject} }
+func (t *Tunnel) Receivers() []Receiver {
+	if t.secure != nil {
+		return []Receiver{t.rx, t.inject, t.secure.rx}
+	}
+	return []Receiver{t.rx, t.inject}
+}
 
 // Listen is where the tunnel's socket is bound.
 func (t *Tunnel) Listen() netip.AddrPort { return t.listen }
@@ -228,6 +256,9 @@ func (t *Tunnel) Apply(s Spec) error {
 			return fmt.Errorf("apply tunnel: peer %q: %w", c.peer.name, err)
 		}
 	}
+	if err := t.linkAll(v, &s); err != nil {
+		return fmt.Errorf("apply tunnel: %w", err)
+	}
 	old := make(map[frame.PortID]*Peer)
 	for _, c := range t.view.Load().list {
 		old[c.peer.id] = c.peer
@@ -238,7 +269,7 @@ func (t *Tunnel) Apply(s Spec) error {
 			delete(old, was.id)
 		}
 		v.ports[c.peer.id] = c.peer
-		t.join(c.peer, s.Peers[i].Address)
+		t.join(c, &s.Peers[i])
 	}
 	t.view.Store(v)
 	for _, p := range old {
@@ -252,9 +283,14 @@ func (t *Tunnel) Apply(s Spec) error {
 // newPeer makes a peer that no tunnel has joined.
 func newPeer(s PeerSpec) *Peer { return &Peer{id: s.ID, name: s.Name} }
 
-// join makes p one of t's peers, at address to.
-func (t *Tunnel) join(p *Peer, to netip.AddrPort) {
-	d := udpio.NewDest(to)
+// join makes c's peer one of t's, as s says.
+func (t *Tunnel) join(c *carrier, s *PeerSpec) {
+	p := c.peer
+	p.only.Store(c.only)
+	if p.link.Store(c.link); c.link != nil {
+		p.aim(c.link.Status().Address)
+	}
+	d := udpio.NewDest(s.Address)
 	if was := p.dest.Load(); was != nil && was.Addr() == d.Addr() {
 		return
 	}
@@ -264,10 +300,11 @@ func (t *Tunnel) join(p *Peer, to netip.AddrPort) {
 	p.dest.Store(d)
 	p.down.Store(false)
 	p.tended = tended{since: t.now}
-	p.inner.Store(int32(p.link().InnerMTU(t.o.UnderlayMTU)))
+	p.inner.Store(int32(p.outer().InnerMTU(t.o.UnderlayMTU)))
 }
 
-func (p *Peer) link() vxlan.Link { return vxlan.Link{IPv6: p.dest.Load().IPv6()} }
+// outer is what the underlay adds to frames that leave in clear.
+func (p *Peer) outer() vxlan.Link { return vxlan.Link{IPv6: p.dest.Load().IPv6()} }
 
 // reach makes sure that there is a socket to reach a by, and that its answers
 // can be heard.
@@ -357,10 +394,14 @@ func (t *Tunnel) All() iter.Seq[Status] {
 // status is p as it is. Tunnel.mu is held.
 func (p *Peer) status() Status {
 	l := &p.tended
-	return Status{
+	s := Status{
 		ID: p.id, Name: p.name, Address: p.dest.Load().Addr(), State: l.state, Passive: l.state == Up && !l.answering,
 		Since: l.since, MTU: int(p.inner.Load()), Drops: p.drops.load(),
 	}
+	if link := p.link.Load(); link != nil {
+		s.Link, s.SealedMTU = new(link.Status()), sealedMTU(s.MTU)
+	}
+	return s
 }
 
 // Refused is what the tunnel received and never made a frame of, from anybody:
@@ -391,13 +432,20 @@ type Overflow struct {
 	Wanted int // octets that it was to have; the system may allow less
 }
 
-// Overflow tells the receiving socket's losses. It makes one system call.
+// Overflow tells the losses of the receiving sockets. It makes one system call
+// for each.
 func (t *Tunnel) Overflow() Overflow {
 	m, err := t.rx.udp.Memory()
 	if err != nil {
 		return Overflow{} // a socket that is closed
 	}
-	return Overflow{Missed: uint64(m.Dropped), Buffer: m.Buffer, Wanted: udpio.ReceiveBuffer}
+	o := Overflow{Missed: uint64(m.Dropped), Buffer: m.Buffer, Wanted: udpio.ReceiveBuffer}
+	if t.secure != nil {
+		if m, err := t.secure.rx.udp.Memory(); err == nil {
+			o.Missed += uint64(m.Dropped)
+		}
+	}
+	return o
 }
 
 // Close ends the tunnel's goroutines and closes its sockets. It is idempotent.
@@ -412,5 +460,9 @@ func (t *Tunnel) Close() error {
 	t.mu.Unlock()
 	close(t.quit)
 	t.workers.Wait()
-	return errors.Join(t.rx.udp.Close(), t.inject.Close(), t.pools[0].Close(), t.pools[1].Close())
+	var err error
+	if t.secure != nil {
+		err = errors.Join(t.secure.endpoint.Close(), t.secure.rx.udp.Close())
+	}
+	return errors.Join(err, t.rx.udp.Close(), t.inject.Close(), t.pools[0].Close(), t.pools[1].Close())
 }

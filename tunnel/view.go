@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/tunnel/dtls"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -32,6 +33,10 @@ type carrier struct {
 	peer *Peer
 	addr netip.Addr
 	nets *[64]uint64 // a bit for each VID; peers that carry the same share it
+	link *dtls.Link  // nil = none
+
+	encrypts bool // one of the networks is encrypted
+	only     bool // all of them are
 }
 
 func (c *carrier) carries(v frame.VID) bool { return c.nets[v>>6]&(1<<(v&63)) != 0 }
@@ -154,17 +159,22 @@ func (v *view) addPeer(p PeerSpec) error {
 		return fmt.Errorf("address %v: peer %q has it already", a, v.carrier(a).peer.name)
 	}
 	var nets [64]uint64
+	encrypts, only := false, len(p.VIDs) > 0
 	for _, vid := range p.VIDs {
 		if !vid.Valid() || v.nets[vid] == nil {
 			return fmt.Errorf("VID %d: no network with a VNI has it", vid)
 		}
 		nets[vid>>6] |= 1 << (vid & 63)
+		encrypts, only = encrypts || v.nets[vid].Encrypt, only && v.nets[vid].Encrypt
+	}
+	if to := p.DTLS; encrypts && (to.Addr().Unmap() != a || to.Port() == 0) && to.IsValid() {
+		return fmt.Errorf("DTLS address %v: want %v and a port", to, a)
 	}
 	if v.carried == nil || *v.carried != nets {
 		v.carried = &[64]uint64{}
 		*v.carried = nets
 	}
-	c := &carrier{peer: newPeer(p), addr: a, nets: v.carried}
+	c := &carrier{peer: newPeer(p), addr: a, nets: v.carried, encrypts: encrypts && p.DTLS.IsValid(), only: only}
 	mask := uint64(len(v.peers) - 1)
 	i := addrPlace(a) & mask
 	for v.peers[i] != nil {

@@ -68,16 +68,38 @@ type Peer struct {
 	Since       time.Time    `json:"since"`      // of the state
 	Encryption  string       `json:"encryption"` // none, dtls
 	Cipher      string       `json:"cipher"`
-	Epoch       uint64       `json:"epoch"`
-	Established int64        `json:"established_s"` // seconds since it came up; 0 unless it is
-	Networks    []string     `json:"networks"`      // that it may carry
-	MTU         int          `json:"mtu"`           // longest inner packet that the path carries
-	Entries     int          `json:"fdb_entries"`   // dynamic FDB entries it owns
-	Moves       uint64       `json:"fdb_moves"`     // stations that moved to it
-	RX          Counter      `json:"rx"`            // into the switch
-	TX          Counter      `json:"tx"`            // out of the switch
-	Drops       Drops        `json:"drops"`         // also what it sent and the tunnel refused
+	Epoch       uint64       `json:"epoch"`                // of the link's keys: counts its handshakes
+	Established int64        `json:"established_s"`        // seconds since it came up, or the age of the link's keys; 0 unless it is up
+	Link        *Link        `json:"link,omitempty"`       // the encrypted link, when a network of the peer's demands one
+	Networks    []string     `json:"networks"`             // that it may carry
+	MTU         int          `json:"mtu"`                  // longest inner packet that the path carries
+	SealedMTU   int          `json:"sealed_mtu,omitempty"` // and by the link
+	Entries     int          `json:"fdb_entries"`          // dynamic FDB entries it owns
+	Moves       uint64       `json:"fdb_moves"`            // stations that moved to it
+	RX          Counter      `json:"rx"`                   // into the switch
+	TX          Counter      `json:"tx"`                   // out of the switch
+	Drops       Drops        `json:"drops"`                // also what it sent and the tunnel refused
 }
+
+// Link is an encrypted link.
+type Link struct {
+	State         string    `json:"state"` // waiting, handshaking, established, rekeying
+	Address       string    `json:"address"`
+	KeyAge        int64     `json:"key_age_s"`
+	RecordEpoch   int       `json:"record_epoch"` // as it stands in records
+	Sealed        uint64    `json:"records_sealed"`
+	Left          uint64    `json:"records_left"`
+	RekeyAt       uint64    `json:"rekey_at_records"`
+	Handshakes    uint64    `json:"handshakes"` // that ended well
+	LastHandshake time.Time `json:"last_handshake,omitzero"`
+	OlderKeys     int       `json:"older_keys"` // that still open what is under way
+	Reason        string    `json:"reason"`     // of the last failure, empty = none
+	Detail        string    `json:"detail"`
+	FailedAt      time.Time `json:"failed_at,omitzero"`
+}
+
+// Up reports whether frames leave and are taken.
+func (l *Link) Up() bool { return l.State == "established" || l.State == "rekeying" }
 
 // Entry is one row of `fdb ls`.
 type Entry struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ func (d *Daemon) Apply(_ context.Context, r api.ApplyRequest) (api.ApplyReply, e
 		// Two owners in one file are a mistake in it, no conflict with the switch.
 		return api.ApplyReply{}, &api.Error{Code: 2, Msg: err.Error()}
 	}
+	if filepath.IsAbs(r.File) {
+		cfg.Anchor(filepath.Dir(r.File))
+	}
 	if err := d.begin(); err != nil {
 		return api.ApplyReply{}, err
 	}
@@ -48,7 +52,7 @@ func (d *Daemon) Apply(_ context.Context, r api.ApplyRequest) (api.ApplyReply, e
 	if r.DryRun {
 		return d.dryRun(cfg)
 	}
-	return d.reply(d.commit(cfg, nil))
+	return d.reply(d.commitReading(cfg))
 }
 
 // dryRun validates and compares, and touches nothing.
@@ -62,6 +66,13 @@ func (d *Daemon) dryRun(cfg *config.Config) (api.ApplyReply, error) {
 	var lines []string
 	for _, c := range config.Diff(d.cfg, cfg) {
 		lines = append(lines, c.Text)
+	}
+	cred, err := readCredentials(cfg)
+	if err != nil {
+		return api.ApplyReply{}, err
+	}
+	if !cred.same(d.cred) {
+		lines = append(lines, credentialsChanged)
 	}
 	return d.reply(lines, nil)
 }

@@ -27,6 +27,9 @@ func (d *Daemon) adopt(cfg *config.Config, st state, saved bool) error {
 		return err
 	}
 	d.cfg, d.st, d.eff = cfg, st, d.resolve(cfg, &st)
+	if err := d.readFirst(cfg, saved); err != nil {
+		return err
+	}
 	held, err := d.keeper.List()
 	if err != nil {
 		return err
@@ -104,13 +107,14 @@ type change struct {
 	oldState       state
 	oldPorts       map[string]*port
 	oldOwn         []netip.Addr
+	oldCred        *credentials
 	replaced       map[*port]bool // their interfaces have been taken away
 }
 
 // rollback brings the former state back. The switch lets go of what is new
 // first: a queue must not be closed while it is polled.
 func (d *Daemon) rollback(c *change) {
-	d.cfg, d.eff, d.st, d.ports, d.own = c.oldCfg, c.oldEff, c.oldState, c.oldPorts, c.oldOwn
+	d.cfg, d.eff, d.st, d.ports, d.own, d.cred = c.oldCfg, c.oldEff, c.oldState, c.oldPorts, c.oldOwn, c.oldCred
 	first := d.enforce()
 	for _, f := range slices.Backward(c.undo) {
 		f()
@@ -121,21 +125,39 @@ func (d *Daemon) rollback(c *change) {
 }
 
 // commit makes cfg the desired state: all or nothing. It returns the
-// differences, one line each. The caller holds mu.
+// differences, one line each. Keys and certificates are read when others are
+// named. The caller holds mu.
 func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error) {
+	return d.commitWith(cfg, edit, !sameDTLS(d.cfg, cfg))
+}
+
+// commitReading is commit for a whole file: what keys and certificates hold may
+// have changed, though the file has not.
+func (d *Daemon) commitReading(cfg *config.Config) ([]string, error) {
+	return d.commitWith(cfg, nil, true)
+}
+
+func (d *Daemon) commitWith(cfg *config.Config, edit func(*state), read bool) ([]string, error) {
 	if err := config.Validate(cfg); err != nil {
 		return nil, invalid(err)
 	}
 	if err := supported(cfg); err != nil {
 		return nil, err
 	}
+	cred := d.cred
+	if read {
+		var err error
+		if cred, err = readCredentials(cfg); err != nil {
+			return nil, err
+		}
+	}
 	diff := config.Diff(d.cfg, cfg)
-	if len(diff) == 0 {
+	if len(diff) == 0 && cred.same(d.cred) {
 		return nil, nil
 	}
 	c := &change{
 		cfg: cfg, st: d.st.clone(), oldCfg: d.cfg, oldEff: d.eff, oldState: d.st, oldPorts: d.ports,
-		oldOwn: slices.Clone(d.own), replaced: map[*port]bool{},
+		oldOwn: slices.Clone(d.own), replaced: map[*port]bool{}, oldCred: d.cred,
 	}
 	if err := c.st.assign(cfg); err != nil {
 		return nil, err
@@ -145,6 +167,7 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 	if edit != nil {
 		edit(&c.st)
 	}
+	d.cred = cred
 	if err := d.carryOut(c); err != nil {
 		d.rollback(c)
 		return nil, err
@@ -152,6 +175,9 @@ func (d *Daemon) commit(cfg *config.Config, edit func(*state)) ([]string, error)
 	lines := make([]string, len(diff))
 	for i, x := range diff {
 		lines[i] = x.Text
+	}
+	if !cred.same(c.oldCred) && sameDTLS(c.oldCfg, cfg) {
+		lines = append(lines, credentialsChanged)
 	}
 	d.log.Info("configuration changed", "changes", strings.Join(lines, "; "))
 	d.tellCommit(c, lines)

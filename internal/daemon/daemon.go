@@ -57,6 +57,7 @@ type Daemon struct {
 	cuts   map[frame.PortID]string   // what the loop guard says of the ports it has cut
 	storms map[frame.PortID]*stormAt // that have begun and are not over
 	peers  map[frame.PortID]toldPeer
+	links  map[string]toldLink
 
 	lately  map[refusedBy]refusedLately // what the tunnel refused in the last minute
 	refused map[refusedBy]uint64        // its counters as last read
@@ -68,15 +69,17 @@ type Daemon struct {
 	flapsSeen time.Time
 
 	// mu serialises changes and guards what follows.
-	mu    sync.Mutex
-	cfg   *config.Config // as written
-	eff   *config.Config // with every default filled in
-	st    state
-	ports map[string]*port
-	looks int // at the ports' health
-	vtep  *vtep
-	stale []*vtep      // to be closed when the switch has another spec
-	own   []netip.Addr // see meetOwn
+	mu      sync.Mutex
+	cfg     *config.Config // as written
+	eff     *config.Config // with every default filled in
+	st      state
+	ports   map[string]*port
+	looks   int // at the ports' health
+	vtep    *vtep
+	stale   []*vtep      // to be closed when the switch has another spec
+	cred    *credentials // of encrypted links, nil = none
+	credErr error        // why they couldn't be read at the start
+	own     []netip.Addr // see meetOwn
 	// refusedBefore is what tunnels refused that are closed, and peerRefused the
 	// part of it that present peers sent.
 	refusedBefore tunnel.Drops

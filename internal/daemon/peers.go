@@ -45,11 +45,15 @@ func (d *Daemon) peerRow(s tunnel.Status, networks []string, now time.Time) api.
 	slices.Sort(networks)
 	row := api.Peer{
 		Name: s.Name, ID: s.ID, Address: s.Address.String(), State: s.State.String(), Passive: s.Passive, Since: s.Since,
-		Encryption: "none", Networks: append([]string{}, networks...), MTU: s.MTU, Entries: d.table.PortLen(s.ID), Moves: d.table.PortMoves(s.ID),
+		Encryption: "none", Link: linkRow(s.Link, now), Networks: append([]string{}, networks...), MTU: s.MTU, Entries: d.table.PortLen(s.ID), Moves: d.table.PortMoves(s.ID),
 		RX: api.Counter(n.RX), TX: api.Counter(n.TX), Drops: drops(&n.Drops),
 	}
 	if s.State == tunnel.Up {
 		row.Established = int64(now.Sub(s.Since).Seconds())
+	}
+	if l := s.Link; l != nil {
+		row.Encryption, row.Cipher, row.Epoch, row.SealedMTU = "dtls", l.Cipher, l.Generation, s.SealedMTU
+		row.Established = int64(row.Link.KeyAge)
 	}
 	return row
 }
@@ -81,14 +85,7 @@ func (d *Daemon) peersStatus(s *api.Status) {
 	}
 	s.Problems = append(s.Problems, d.missing.problems(time.Now())...)
 	s.Problems = append(s.Problems, narrowPaths(d.eff, d.vtep.Status(), d.tunnelSpec(d.eff))...)
-	for _, name := range sortedNames(d.eff.Networks) {
-		if n := d.eff.Networks[name]; n.VNI != 0 && n.Encrypt == config.EncryptRequired {
-			s.Problems = append(s.Problems, api.Problem{
-				What: fmt.Sprintf("network %s demands encryption, which this version has not: its frames stay on this host", name),
-				Hint: fmt.Sprintf("networks.%s: take `encrypt` out to send them in the clear", name),
-			})
-		}
-	}
+	s.Problems = append(s.Problems, d.linkProblems(d.vtep.Status(), time.Now())...)
 }
 
 // narrowPaths names the peers whose path carries less than a network's MTU.
@@ -99,10 +96,14 @@ func narrowPaths(c *config.Config, peers []tunnel.Status, spec tunnel.Spec) []ap
 			continue
 		}
 		for _, name := range sortedNames(c.Networks) {
-			if n := c.Networks[name]; slices.Contains(spec.Peers[i].VIDs, n.VLAN) && n.MTU > p.MTU {
+			n, carries := c.Networks[name], p.MTU
+			if n.Encrypt == config.EncryptRequired {
+				carries = p.SealedMTU
+			}
+			if slices.Contains(spec.Peers[i].VIDs, n.VLAN) && n.MTU > carries {
 				out = append(out, api.Problem{
-					What: fmt.Sprintf("the path to peer %s carries packets of %d octets, network %s has MTU %d", p.Name, p.MTU, name, n.MTU),
-					Hint: fmt.Sprintf("raise the underlay's MTU by %d, or set networks.%s.mtu to %d", n.MTU-p.MTU, name, p.MTU),
+					What: fmt.Sprintf("the path to peer %s carries packets of %d octets, network %s has MTU %d", p.Name, carries, name, n.MTU),
+					Hint: fmt.Sprintf("raise the underlay's MTU by %d, or set networks.%s.mtu to %d", n.MTU-carries, name, carries),
 				})
 			}
 		}

@@ -167,7 +167,12 @@ func (d *Daemon) tellPeer(s tunnel.Status, at time.Time) {
 func (d *Daemon) forgetPeers() {
 	d.cutsMu.Lock()
 	defer d.cutsMu.Unlock()
+	known := map[string]bool{}
 	maps.DeleteFunc(d.peers, func(id frame.PortID, _ toldPeer) bool { return d.vtep == nil || d.vtep.Peer(id) == nil })
+	for _, p := range d.peerSpecs() {
+		known[p.Name] = true
+	}
+	maps.DeleteFunc(d.links, func(name string, _ toldLink) bool { return !known[name] })
 }
 
 // allPeers is the state of all peers, one after the other.

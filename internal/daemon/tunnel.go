@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/fdb"
@@ -31,6 +32,15 @@ type manner struct {
 	noChecksum bool
 	noCoalesce bool
 	underlay   int // MTU
+	dtls       links
+}
+
+// links is what encrypted links can't change while they are up.
+type links struct {
+	listen  netip.AddrPort // invalid = none
+	host    string
+	records uint64
+	after   time.Duration
 }
 
 // tunnelSpec is what the tunnel is told. c is resolved.
@@ -47,13 +57,19 @@ func (d *Daemon) tunnelSpec(c *config.Config) tunnel.Spec {
 		})
 	}
 	for _, p := range d.others(c) {
-		t := tunnel.PeerSpec{ID: d.st.Peers[p.Name], Name: p.Name, Address: p.Address}
+		t := tunnel.PeerSpec{
+			ID: d.st.Peers[p.Name], Name: p.Name, Address: p.Address,
+			DTLS: netip.AddrPortFrom(p.Address.Addr(), c.Tunnel.Peers[p.Name].DTLSPort),
+		}
 		for _, name := range slices.Sorted(maps.Keys(c.Networks)) {
 			if c.Networks[name].VNI != 0 && (len(p.Networks) == 0 || slices.Contains(p.Networks, name)) {
 				t.VIDs = append(t.VIDs, d.st.VLANs[name])
 			}
 		}
 		s.Peers = append(s.Peers, t)
+	}
+	if d.cred != nil {
+		s.Credentials = d.cred.Credentials
 	}
 	return s
 }
@@ -81,7 +97,7 @@ func (d *Daemon) bringTunnel() (former *vtep, err error) {
 	if t == nil {
 		former, d.vtep = d.vtep, nil
 		if former != nil {
-			err = d.keeper.CloseUDP()
+			err = d.keeper.CloseUDP(true)
 		}
 		return former, err
 	}
@@ -89,14 +105,22 @@ func (d *Daemon) bringTunnel() (former *vtep, err error) {
 		listen: t.Listen, reserved: t.VXLANReserved, underlay: narrowest(d.others(d.eff)).mtu,
 		noChecksum: !isOn(t.UDPChecksum), noCoalesce: !isOn(d.eff.Offload.Coalesce),
 	}}
+	if l := t.DTLS; l != nil {
+		want.dtls = links{listen: l.Listen, host: d.eff.Host, records: l.Rekey.Records, after: duration(l.Rekey.After)}
+	}
 	if d.vtep == nil || d.vtep.manner != want.manner {
 		if want.Tunnel, err = d.openTunnel(&want); err != nil {
 			return nil, err
 		}
 		former, d.vtep = d.vtep, &want
+		if !want.dtls.listen.IsValid() {
+			if err := d.keeper.CloseUDP(false); err != nil {
+				return former, err
+			}
+		}
 	}
 	if err := d.vtep.Apply(d.tunnelSpec(d.eff)); err != nil {
-		return former, &api.Error{Code: 2, Msg: err.Error()}
+		return former, &api.Error{Code: 2, Msg: err.Error(), Hint: applyHint(err)}
 	}
 	return former, nil
 }
@@ -116,9 +140,18 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 	if v.reserved == config.ReservedIgnore {
 		o.Reserved = vxlan.IgnoreReserved
 	}
+	if v.dtls.listen.IsValid() {
+		if o.Encryption, err = d.openLinks(&v.dtls); err != nil {
+			closeFD(fd)
+			return nil, err
+		}
+	}
 	t, err := tunnel.New(o)
 	if err != nil {
 		closeFD(fd)
+		if o.Encryption != nil {
+			closeFD(o.Encryption.Socket)
+		}
 		return nil, fmt.Errorf("tunnel: %w", err)
 	}
 	d.lookForMissing() // the new one may have the same socket

@@ -7,7 +7,9 @@ import (
 	"slices"
 
 	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/tunnel/discovery"
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
@@ -79,6 +81,9 @@ func interfaceMTUs() map[netip.Addr]int {
 // packet.
 const minMTU, maxMTU = 68, 65535
 
+// maxSealedMTU is the longest packet that fits a record.
+const maxSealedMTU = record.MaxPlaintext - vxlan.HeaderLen - frame.HeaderLen
+
 // fitNetworks sets the MTU of those networks that span hosts and that cfg gives
 // none, so that their packets cross the underlay in one piece.
 func (d *Daemon) fitNetworks(cfg, eff *config.Config) {
@@ -96,8 +101,12 @@ func (d *Daemon) fitNetworks(cfg, eff *config.Config) {
 	}
 	inner := min(narrowest(d.others(eff)).inner, maxMTU)
 	for _, name := range open {
-		if inner >= minMTU {
-			eff.Networks[name].MTU = inner
+		mtu := inner
+		if eff.Networks[name].Encrypt == config.EncryptRequired {
+			mtu = min(inner-record.Overhead, maxSealedMTU)
+		}
+		if mtu >= minMTU {
+			eff.Networks[name].MTU = mtu
 		}
 	}
 }

@@ -33,7 +33,11 @@ func Up(ctx context.Context, o Options) error {
 		if err != nil {
 			return fmt.Errorf("find %s: %w", o.ConfigFile, err)
 		}
-		if _, err := readConfig(path); err != nil {
+		c, err := readConfig(path)
+		if err != nil {
+			return err
+		}
+		if _, err := readCredentials(c); err != nil {
 			return err
 		}
 		args = append(args, "--config", path)
@@ -74,5 +78,10 @@ func readConfig(path string) (*config.Config, error) {
 	if err != nil {
 		return nil, api.FileError(err)
 	}
-	return config.Parse(path, text)
+	c, err := config.Parse(path, text)
+	if err != nil {
+		return nil, err
+	}
+	c.Anchor(filepath.Dir(path))
+	return c, nil
 }

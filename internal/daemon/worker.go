@@ -116,7 +116,7 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 	d := &Daemon{
 		keeper: k, state: g.State, stateDir: g.StateDir, generation: g.Generation, version: o.Version,
 		log: o.Log, hub: newHub(), started: time.Now(), ports: map[string]*port{}, cuts: map[frame.PortID]string{},
-		storms: map[frame.PortID]*stormAt{}, peers: map[frame.PortID]toldPeer{}, flapping: map[string]api.Flap{},
+		storms: map[frame.PortID]*stormAt{}, peers: map[frame.PortID]toldPeer{}, links: map[string]toldLink{}, flapping: map[string]api.Flap{},
 		lately: map[refusedBy]refusedLately{}, refused: map[refusedBy]uint64{},
 		peerRefused: map[frame.PortID]tunnel.Drops{},
 		down:        make(chan vswitch.Event, downDepth), healthQuit: make(chan struct{}), quit: make(chan struct{}),

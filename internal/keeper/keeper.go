@@ -72,6 +72,7 @@ type keeper struct {
 	exe     int // the file that workers are started from
 	fdb     memory
 	udp     udpSocket
+	dtls    udpSocket
 	passing []int // descriptors that the keeper closes once they are sent
 	held    map[string]*Held
 	reserve reserve
@@ -130,7 +131,7 @@ func open(o Options) (*keeper, error) {
 		return nil, errors.Join(err, s.release(false))
 	}
 	k := &keeper{
-		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory, udp: noSocket,
+		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory, udp: noSocket, dtls: noSocket,
 		held: make(map[string]*Held), alive: make(map[*worker]bool),
 		events: make(chan func()), ended: make(chan struct{}),
 	}
@@ -255,6 +256,7 @@ func (k *keeper) cleanUp() error {
 	}
 	k.fdb.close()
 	k.udp.close()
+	k.dtls.close()
 	closeAll([]int{k.exe})
 	errs = append(errs, k.site.release(k.ready))
 	return errors.Join(errs...)

@@ -94,7 +94,10 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 	case opUDP:
 		return k.openUDP(w, r.UDP)
 	case opCloseUDP:
-		k.udp.close()
+		k.dtls.close()
+		if r.UDP == nil || !r.UDP.DTLS {
+			k.udp.close()
+		}
 		return reply{}, nil, nil
 	case opSet:
 		return k.setPort(r.Set)

@@ -10,11 +10,12 @@ import (
 	"github.com/tapestry-net/tapestry/internal/udpio"
 )
 
-// UDPRequest asks for one of the tunnel's sockets. The receiving one is kept as
-// long as it is asked for at the same address: what arrives waits in it while no
+// UDPRequest asks for one of the tunnel's sockets. The receiving ones are kept as
+// long as they are asked for at the same address: what arrives waits in them while no
 // worker runs. Sending ones are the worker's alone.
 type UDPRequest struct {
-	Listen netip.AddrPort `json:"listen"` // valid: the receiving socket; else a sending one
+	Listen netip.AddrPort `json:"listen"`         // valid: a receiving socket; else a sending one
+	DTLS   bool           `json:"dtls,omitempty"` // the receiving socket of encrypted links, which sends too
 
 	Local      netip.Addr `json:"local"`                 // source address; 0.0.0.0 or :: = by route
 	Slot       int        `json:"slot"`                  // of the source port; see udpio.SenderOptions
@@ -40,7 +41,7 @@ func (r *UDPRequest) validate() error {
 	return nil
 }
 
-// udpSocket is the receiving socket that outlives workers.
+// udpSocket is a receiving socket that outlives workers.
 type udpSocket struct {
 	fd     int
 	listen netip.AddrPort
@@ -71,13 +72,17 @@ func (k *keeper) openUDP(w *worker, r *UDPRequest) (reply, []int, error) {
 		k.passing = append(k.passing, fd)
 		return reply{}, []int{fd}, nil
 	}
-	if k.udp.fd >= 0 && k.udp.listen == r.Listen {
-		return reply{}, []int{k.udp.fd}, nil
+	held, open, what := &k.udp, udpio.OpenReceiver, "tunnel listens"
+	if r.DTLS {
+		held, open, what = &k.dtls, udpio.OpenBoth, "encrypted links listen"
+	}
+	if held.fd >= 0 && held.listen == r.Listen {
+		return reply{}, []int{held.fd}, nil
 	}
 	if w != k.cur {
 		return reply{}, nil, conflict("a worker that hasn't taken over can't listen on %v", r.Listen)
 	}
-	fd, err := udpio.OpenReceiver(r.Listen)
+	fd, err := open(r.Listen)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return reply{}, nil, &Error{
@@ -89,14 +94,15 @@ func (k *keeper) openUDP(w *worker, r *UDPRequest) (reply, []int, error) {
 	case err != nil:
 		return reply{}, nil, err
 	}
-	k.udp.close()
-	k.udp = udpSocket{fd: fd, listen: r.Listen}
-	k.log.Info("tunnel listens", "address", r.Listen)
+	held.close()
+	*held = udpSocket{fd: fd, listen: r.Listen}
+	k.log.Info(what, "address", r.Listen)
 	return reply{}, []int{fd}, nil
 }
 
 // OpenUDP returns a socket of the tunnel. Unless listening is asked for again at
-// the same address, a receiving socket replaces the one that the keeper holds.
+// the same address, a receiving socket replaces the one of its kind that the
+// keeper holds.
 // The code of a refusal is CodeConflict when another program has the address and
 // CodeNotFound when no interface has it.
 func (c *Client) OpenUDP(r UDPRequest) (fd int, err error) {
@@ -107,8 +113,9 @@ func (c *Client) OpenUDP(r UDPRequest) (fd int, err error) {
 	return a.fds[0], nil
 }
 
-// CloseUDP says that no tunnel listens any more.
-func (c *Client) CloseUDP() error {
-	_, err := c.call(request{Op: opCloseUDP}, 0)
+// CloseUDP says that no encrypted links listen any more, or, with tunnel, that
+// nothing does.
+func (c *Client) CloseUDP(tunnel bool) error {
+	_, err := c.call(request{Op: opCloseUDP, UDP: &UDPRequest{DTLS: !tunnel}}, 0)
 	return err
 }

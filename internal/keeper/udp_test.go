@@ -75,7 +75,7 @@ func TestUDP(t *testing.T) {
 		if _, err := listen(w, at); err != nil {
 			t.Errorf("back at the first: %v", err)
 		}
-		if err := w.CloseUDP(); err != nil {
+		if err := w.CloseUDP(true); err != nil {
 			t.Error(err)
 		}
 	})

@@ -43,6 +43,39 @@ func OpenReceiver(listen netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
+// OpenBoth opens a socket as OpenReceiver does, which a Socket may send from too.
+// What the egress queue drops isn't reported on it: the error queue, which would
+// tell, would wake who polls the socket for each ICMP message that anybody forges.
+func OpenBoth(listen netip.AddrPort) (fd int, err error) {
+	fd, err = open(listen.Addr(), func(fd int) error {
+		if err := set(fd, bothOptions(listen.Addr())...); err != nil {
+			return err
+		}
+		return setUpReceiver(fd, listen)
+	})
+	if err != nil {
+		return -1, fmt.Errorf("open udp %s: %w", listen, err)
+	}
+	return fd, nil
+}
+
+// bothOptions are those of a sender that a receiver may have. Options of IPv4 are
+// for datagrams from a dual-stack socket too.
+func bothOptions(listen netip.Addr) []option {
+	options := []option{
+		{"send buffer", unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer, true},
+		{"forced send buffer", unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer, true},
+		{"IP_MTU_DISCOVER", unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, false},
+		{"IP_TTL", unix.SOL_IP, unix.IP_TTL, OuterTTL, false},
+	}
+	if listen.Is6() {
+		options = append(options,
+			option{"IPV6_MTU_DISCOVER", unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, false},
+			option{"IPV6_UNICAST_HOPS", unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, OuterTTL, false})
+	}
+	return options
+}
+
 // SenderOptions describe a sending socket.
 type SenderOptions struct {
 	Local      netip.Addr // source address; 0.0.0.0 or :: = by route; chooses the family

@@ -101,7 +101,7 @@ func NewSender() *Sender {
 }
 
 // Begin starts a datagram from sock to d with outer TOS tos and returns n
-// octets of memory, at most 4096, for its headers; the caller fills them before
+// octets of memory, at most 65,507, for its headers or for the whole of it; the caller fills them before
 // End. Who begins a datagram ends it. What was gathered before is sent when
 // there is no room for more.
 //
@@ -154,6 +154,11 @@ func (s *Sender) piece(b []byte) {
 	v.SetLen(len(b))
 	s.iovs++
 }
+
+// Abandon forgets the datagram that was begun.
+//
+// Hot path: no allocation.
+func (s *Sender) Abandon() { s.iovs, s.arena = s.cur.iov, s.cur.at }
 
 // End finishes the datagram. tag comes back in its Failure, if it fails; tags
 // need not differ. A datagram of more than 65,507 octets or MaxPieces pieces of

@@ -26,7 +26,8 @@ type Credentials struct {
 	leaf    *x509.Certificate
 	roots   *x509.CertPool
 	revoked map[revocation]bool
-	key     []byte // shared, instead of all of the above
+	listed  time.Time // when the first revocation list is to be replaced, zero = never
+	key     []byte    // shared, instead of all of the above
 }
 
 // revocation names a certificate as its issuer does.
@@ -81,6 +82,9 @@ func (c *Credentials) revoke(der []byte, cas []*x509.Certificate) error {
 	}) {
 		return fmt.Errorf("the list of %v isn't signed by any of the CAs", l.Issuer)
 	}
+	if next := l.NextUpdate; !next.IsZero() && (c.listed.IsZero() || next.Before(c.listed)) {
+		c.listed = next
+	}
 	for _, e := range l.RevokedCertificateEntries {
 		c.revoked[revocation{string(l.RawIssuer), e.SerialNumber.String()}] = true
 	}
@@ -126,6 +130,10 @@ func (c *Credentials) Expires() time.Time {
 	}
 	return c.leaf.NotAfter
 }
+
+// ListExpires is when the first of the revocation lists should have been replaced;
+// zero without a list. An old list counts all the same.
+func (c *Credentials) ListExpires() time.Time { return c.listed }
 
 // fits checks that the credentials are host's own.
 func (c *Credentials) fits(host string) error {

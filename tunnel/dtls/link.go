@@ -111,6 +111,14 @@ func (l *Link) Reserve(w *record.Writer, n int) bool {
 	return true
 }
 
+// Sealing reports whether the link has keys to seal with, as Reserve needs them.
+//
+// Hot path: no allocation.
+func (l *Link) Sealing() bool {
+	a := l.sealing.Load()
+	return a != nil && a.seal.Left() > 0
+}
+
 // Open opens the first record of datagram b, in place, and returns its plaintext
 // and the rest of b, to be opened next. plain is only good with Delivered, and
 // never empty then. from is where b came from; the caller has found the link by
