@@ -36,7 +36,7 @@ func (c *cli) peerLs() *cobra.Command {
 			return c.print(list, func() {
 				t := c.table("NAME", "STATE", "SINCE", "ADDRESS", "ENCRYPTION", "NETWORKS", "MTU", "RX", "TX", "DROPS")
 				for _, p := range list {
-					t.row(p.Name, peerState(p), clock(p.Since), p.Address, p.Encryption, strings.Join(p.Networks, ","), p.MTU, p.RX.Frames, p.TX.Frames, total(p.Drops))
+					t.row(p.Name, peerState(p), clock(p.Since), p.Address, encryption(p), strings.Join(p.Networks, ","), p.MTU, p.RX.Frames, p.TX.Frames, total(p.Drops))
 				}
 				t.flush()
 			})
@@ -73,7 +73,10 @@ func (c *cli) printPeer(p api.Peer) {
 	t.row("address", p.Address)
 	t.row("state", peerState(p))
 	t.row("since", clock(p.Since))
-	t.row("encryption", strings.TrimSpace(p.Encryption+" "+p.Cipher))
+	t.row("encryption", encryption(p))
+	if p.Link != nil {
+		printLink(t, p)
+	}
 	t.row("networks", strings.Join(p.Networks, ", "))
 	t.row("mtu", p.MTU)
 	t.row("fdb entries", p.Entries)
