@@ -2,8 +2,10 @@ package bench
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,7 +23,8 @@ const (
 	vxlanOffload = "vxlan-offload"
 	fabricWire   = "fabric-wire"
 	fabricOffl   = "fabric-offload"
-	fabricMany   = "fabric-many" // on the wire, 1,000 peers configured
+	fabricMany   = "fabric-many"        // on the wire, 1,000 peers configured
+	fabricSealed = "fabric-sealed-wire" // on the wire, encrypted
 )
 
 const (
@@ -46,6 +49,8 @@ func tunnelWorkloads() []workload {
 		against("tun-udp60", "two hosts on a wire, UDP, 60-byte frames", vxlanWire, fabricWire, small, atLeast(3.0)),
 		against("tun-rtt", "two hosts on a wire, UDP round trip p50", vxlanWire, fabricWire, rtt, atMost(0.5)),
 		against("tun-off-tcp1", "two hosts, offloaded underlay, TCP, 1 stream", vxlanOffload, fabricOffl, tcp1, atLeast(0.85)),
+		against("enc-tcp1", "two hosts on a wire, encrypted, TCP, 1 stream", vxlanWire, fabricSealed, tcp1, atLeast(0.8)),
+		against("enc-udp60", "two hosts on a wire, encrypted, UDP, 60-byte frames", vxlanWire, fabricSealed, small, atLeast(3.0)),
 		against("tun-many-tcp1", "as tun-tcp1 with 1,000 peers, one active", fabricWire, fabricMany, tcp1, atLeast(0.98)),
 		against("tun-many-udp60", "as tun-udp60 with 1,000 peers, one active", fabricWire, fabricMany, small, atLeast(0.98)),
 	}
@@ -115,11 +120,16 @@ func (r *rig) buildTwoHosts(ctx context.Context, name string) (*daemon, error) {
 	var first *daemon
 	for i, side := range []string{"a", "b"} {
 		id := fmt.Sprintf("%s-h%d", name, i)
-		text := fabricText(name, side, i)
+		text, dir := fabricText(name, side, i), filepath.Join(r.dir, id)
 		if floods(name) && i == 0 {
 			text = floodText(name, text)
 		}
-		d, err := startDaemon(ctx, r.program, filepath.Join(r.dir, id), text, 1, "ip", "netns", "exec", id)
+		if name == fabricSealed {
+			if err := writeKey(dir); err != nil {
+				return first, err
+			}
+		}
+		d, err := startDaemon(ctx, r.program, dir, text, 1, "ip", "netns", "exec", id)
 		if err != nil {
 			return first, err
 		}
@@ -180,15 +190,34 @@ func buildVXLAN(hosts [2]*netns.Handle, name string) error {
 // fabricText is the file of one of two hosts.
 func fabricText(name, side string, host int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "host: h%d\nnetworks:\n  bench: {vlan: 10, vni: 10010, mtu: %d}\nports:\n", host, innerMTU)
+	encrypt, dtls := "", ""
+	if name == fabricSealed {
+		encrypt, dtls = ", encrypt: required", "  dtls: {psk_file: "+keyFile+"}\n"
+	}
+	fmt.Fprintf(&b, "host: h%d\nnetworks:\n  bench: {vlan: 10, vni: 10010, mtu: %d%s}\nports:\n", host, innerMTU, encrypt)
 	fmt.Fprintf(&b, "  %s: {tap: {netns: %s-%s, ifname: %s, address: [%v]}, access: bench}\n", side, name, side, ifname, []netip.Prefix{addrA, addrB}[host])
-	fmt.Fprintf(&b, "tunnel:\n  peers:\n    h0: {address: %v}\n    h1: {address: %v}\n", underlayAddr(0), underlayAddr(1))
+	fmt.Fprintf(&b, "tunnel:\n%s  peers:\n    h0: {address: %v}\n    h1: {address: %v}\n", dtls, underlayAddr(0), underlayAddr(1))
 	if name == fabricMany {
 		for i := range idlePeers - 1 {
 			fmt.Fprintf(&b, "    idle%d: {address: 198.18.%d.%d}\n", i, i/250, 1+i%250)
 		}
 	}
 	return b.String()
+}
+
+// keyFile is the shared key of the encrypted subject, beside each host's file.
+const keyFile = "key"
+
+// writeKey makes the shared key, the same for both hosts.
+func writeKey(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	text := base64.StdEncoding.EncodeToString([]byte("a key for measurements only, 32+"))
+	if err := os.WriteFile(filepath.Join(dir, keyFile), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write key: %w", err)
+	}
+	return nil
 }
 
 // inside runs programs in a namespace.

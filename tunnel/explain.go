@@ -44,6 +44,10 @@ func (p *Peer) Explain(f *frame.Frame) (x frame.Fate) {
 		add("802.1Q tag inside", why.String()+": the far side would refuse it")
 		return x
 	}
+	if c.net.Encrypt {
+		p.explainSealed(&x, f, &c)
+		return x
+	}
 	d := p.dest.Load()
 	hash, tos := flow(f.Data, f.Data[c.after:])
 	sock, own := p.t.pool(d).Peek(hash)
@@ -62,6 +66,18 @@ func (p *Peer) Explain(f *frame.Frame) (x frame.Fate) {
 	}
 	add("datagram", fmt.Sprintf("%s, %s", outerText(x.Outer), port))
 	return x
+}
+
+// explainSealed adds what leaves of a frame of an encrypted network. How many
+// records the keys may seal still is not foreseen.
+func (p *Peer) explainSealed(x *frame.Fate, f *frame.Frame, c *parcel) {
+	_, tos := flow(f.Data, f.Data[c.after:])
+	to := p.sealedTo.Load().Addr()
+	x.Outer = &frame.Outer{
+		VNI: uint32(c.net.VNI), Source: p.t.secure.listen, Destination: to, TTL: udpio.OuterTTL, TOS: tos,
+		Len: vxlan.Link{IPv6: to.Addr().Is6(), DTLS: true}.UnderlayMTU(c.packet),
+	}
+	x.Steps = append(x.Steps, frame.Step{Stage: stage, What: "datagram", Result: outerText(x.Outer) + ", sealed as one DTLS record"})
 }
 
 func outerText(o *frame.Outer) string {

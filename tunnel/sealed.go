@@ -48,6 +48,14 @@ type outlet struct {
 
 func newOutlet() *outlet { return &outlet{Sender: udpio.NewSender()} }
 
+// ListenDTLS is where encrypted links are bound; invalid without them.
+func (t *Tunnel) ListenDTLS() netip.AddrPort {
+	if t.secure == nil {
+		return netip.AddrPort{}
+	}
+	return t.secure.listen
+}
+
 // secureWith makes the encrypted side.
 func (t *Tunnel) secureWith(o *Encryption) (*secure, error) {
 	sock, err := udpio.NewSocket(o.Socket)

@@ -54,6 +54,28 @@ func TestUDP(t *testing.T) {
 			t.Errorf("got %d datagrams, %v, want the one that came while no worker ran", len(in), err)
 		}
 	})
+	t.Run("encrypted links", func(t *testing.T) {
+		links := netip.MustParseAddrPort("127.0.0.1:47880")
+		open := func() uint64 {
+			t.Helper()
+			fd, err := w.OpenUDP(keeper.UDPRequest{Listen: links, DTLS: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			return inode(t, fd)
+		}
+		held := open()
+		if again, err := listen(w, at); err != nil || again != first || open() != held {
+			t.Errorf("the two sockets stand in each other's way: %v, %v", again, err)
+		}
+		if err := w.CloseUDP(false); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := listen(w, at); err != nil || again != first || open() == held {
+			t.Errorf("only the socket of encrypted links is to be closed: %v, %v", again, err)
+		}
+	})
 	t.Run("sender", func(t *testing.T) {
 		fd, err := w.OpenUDP(keeper.UDPRequest{Local: at.Addr(), Slot: 5})
 		if err != nil {
