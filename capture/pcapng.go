@@ -15,6 +15,10 @@ type Pcapng struct {
 	w        *Writer
 	describe func(frame.PortID) Interface
 	numbers  map[frame.PortID]int
+
+	// Secrets returns what is new of a TLS key log, nil for nothing. It is asked
+	// before each packet. nil = there is none.
+	Secrets func() []byte
 }
 
 // NewPcapng returns a Sink that writes to w and calls flush after what it has
@@ -34,6 +38,9 @@ func (p *Pcapng) Port(id frame.PortID) error {
 
 // Packet implements Sink.
 func (p *Pcapng) Packet(pkt *Packet, lost uint64) error {
+	if err := p.secrets(); err != nil {
+		return err
+	}
 	return p.w.Packet(p.numbers[pkt.Port], pkt, lost)
 }
 
@@ -42,8 +49,24 @@ func (p *Pcapng) Lost(id frame.PortID, delivered, lost uint64) error {
 	return p.w.Stats(p.numbers[id], delivered, lost, time.Now())
 }
 
+// secrets writes what is new of the key log.
+func (p *Pcapng) secrets() error {
+	if p.Secrets == nil {
+		return nil
+	}
+	if lines := p.Secrets(); len(lines) > 0 {
+		return p.w.Secrets(lines)
+	}
+	return nil
+}
+
 // Flush implements Sink.
 func (p *Pcapng) Flush() error {
+	if len(p.numbers) > 0 {
+		if err := p.secrets(); err != nil {
+			return err
+		}
+	}
 	if err := p.out.Flush(); err != nil || p.flush == nil {
 		return err
 	}

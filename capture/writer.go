@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -67,6 +68,9 @@ const (
 	blockInterface = 1
 	blockStats     = 5
 	blockPacket    = 6
+	blockSecrets   = 10
+
+	secretsTLS = 0x544c534b // "TLSK": the NSS key log, of DTLS too
 
 	optEnd       = 0
 	optComment   = 1
@@ -109,6 +113,25 @@ func (w *Writer) Packet(id int, p *Packet, lost uint64) error {
 	le.PutUint32(b[4:], uint32(len(b)))
 	w.buf = b
 	_, err := w.to.Write(b)
+	return err
+}
+
+// Secrets writes lines of a TLS key log, which are about packets that follow.
+func (w *Writer) Secrets(lines []byte) error {
+	if w.ng == nil {
+		return errors.New("write secrets: no interface comes first")
+	}
+	le := binary.LittleEndian
+	b := le.AppendUint32(w.buf[:0], blockSecrets)
+	b = le.AppendUint32(b, 0) // the length, when it is known
+	b = le.AppendUint32(b, secretsTLS)
+	b = le.AppendUint32(b, uint32(len(lines)))
+	b = pad(append(b, lines...))
+	b = le.AppendUint32(b, uint32(len(b)+4))
+	le.PutUint32(b[4:], uint32(len(b)))
+	_, err := w.to.Write(b)
+	clear(b)
+	w.buf = b[:0]
 	return err
 }
 

@@ -271,12 +271,15 @@ func (r *receiver) openNext(c *carrier, d *udpio.Datagram, datagram []byte) []by
 	return nil
 }
 
-// KeyLog makes the secrets of all links be written to w; see
-// dtls.Endpoint.SetKeyLog. It reports false when there are no encrypted links.
-func (t *Tunnel) KeyLog(w io.Writer) bool {
+// KeyLog makes the secrets of all links be written to w, which must not block; nil
+// ends it. The links get new keys, since who hasn't seen a handshake can't use
+// its secrets. See dtls.Endpoint.SetKeyLog.
+func (t *Tunnel) KeyLog(w io.Writer) {
 	if t.secure == nil {
-		return false
+		return
 	}
 	t.secure.endpoint.SetKeyLog(w)
-	return true
+	if w != nil {
+		t.secure.endpoint.Renew()
+	}
 }

@@ -56,7 +56,7 @@ type Files struct {
 	size   int64 // octets of whole blocks in file
 	opened time.Time
 	empty  bool   // file has no packets yet
-	prefix []byte // section header and interfaces, which each file begins with
+	prefix []byte // section header, interfaces and secrets, which each file begins with
 	part   []byte // of a block that has not come whole
 	err    error
 
@@ -184,7 +184,7 @@ func (f *Files) block(b []byte) error {
 		f.ended = f.Lost() - f.unread
 		clear(f.lost)
 		return f.put(b)
-	case blockInterface:
+	case blockInterface, blockSecrets:
 		f.prefix = append(f.prefix, b...)
 		return f.put(b)
 	case blockPacket:

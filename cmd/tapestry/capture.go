@@ -36,10 +36,15 @@ func (c *cli) capture() *cobra.Command {
 a frame, until interrupted. With -w it writes a pcapng: one named interface a
 port, directions, nanoseconds, and the switch's decision as each packet's comment.
 A reader that is too slow loses packets, and is told how many; the switch never waits.
-Filters are those of tcpdump, and vxlan [VNI].`,
+Filters are those of tcpdump, and vxlan [VNI].
+
+Ports and peers show frames as they are inside encrypted links. To see a link as
+it crosses an interface, and to take it apart, capture dev/INTERFACE --with-keys:
+the links get new keys, which the file holds for Wireshark. Only root may.`,
 		Example: `  tapestry capture --port c1 --filter 'tcp port 443'
   tapestry capture --drops
-  tapestry capture -w - | wireshark -k -i -`,
+  tapestry capture -w - | wireshark -k -i -
+  tapestry capture --port dev/eth1 --filter 'udp port 4788' --with-keys -w links.pcapng`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkFilter(f.Filter); err != nil {
 				return err
@@ -48,7 +53,13 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 				if f.rotateSize != "" || f.rotateTime != 0 || f.rotateKeep != 0 {
 					return usagef(cmd, "only files are rotated").WithHint("name one with -w")
 				}
+				if f.Keys {
+					return usagef(cmd, "--with-keys is for files").WithHint("name one with -w")
+				}
 				return c.showPackets(cmd.Context(), f.CaptureRequest)
+			}
+			if f.Keys {
+				fmt.Fprintln(c.err, "WARNING: this capture holds the keys of all encrypted links of this host.\nWho has the file reads everything that crosses them. Delete it when you are done.")
 			}
 			rot, err := f.rotation(cmd)
 			if err != nil {
@@ -65,6 +76,7 @@ Filters are those of tcpdump, and vxlan [VNI].`,
 	fl.Uint64Var(&f.Count, "count", 0, "end after so many packets")
 	fl.IntVar(&f.Snaplen, "snaplen", 0, "octets kept of each packet, at least 64 (default all)")
 	fl.BoolVar(&f.Segment, "segment", false, "show GSO frames as the segments that they stand for")
+	fl.BoolVar(&f.Keys, "with-keys", false, "write the keys of encrypted links into the pcapng; root only")
 	fl.StringVarP(&f.write, "write", "w", "", "write a pcapng to this file; - is the standard output")
 	fl.StringVar(&f.rotateSize, "rotate-size", "", "begin another file when one would get larger, such as 100MB")
 	fl.DurationVar(&f.rotateTime, "rotate-time", 0, "begin another file after this time, such as 1h")

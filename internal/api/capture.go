@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type CaptureRequest struct {
 	Count     uint64   // end after so many packets; 0 = never
 	Segment   bool     // GSO frames as the segments that they stand for
 	JSON      bool     // one Captured a line instead of a pcapng
+	Keys      bool     // with the secrets of encrypted links, for root only
 }
 
 // Captured is one line of a capture as JSON.
@@ -67,6 +69,7 @@ func (r CaptureRequest) query() url.Values {
 	set("direction", r.Direction, r.Direction != "")
 	set("drops", "true", r.Drops)
 	set("segment", "true", r.Segment)
+	set("keys", "true", r.Keys)
 	set("snaplen", strconv.Itoa(r.Snaplen), r.Snaplen != 0)
 	set("count", strconv.FormatUint(r.Count, 10), r.Count != 0)
 	set("format", "json", r.JSON)
@@ -74,12 +77,12 @@ func (r CaptureRequest) query() url.Values {
 }
 
 func captureRequest(r *http.Request) (CaptureRequest, error) {
-	q, err := query(r, "port", "filter", "direction", "drops", "segment", "snaplen", "count", "format")
+	q, err := query(r, "port", "filter", "direction", "drops", "segment", "snaplen", "count", "format", "keys")
 	if err != nil {
 		return CaptureRequest{}, err
 	}
 	c := CaptureRequest{Ports: q["port"], Filter: q.Get("filter"), Direction: q.Get("direction")}
-	for name, to := range map[string]*bool{"drops": &c.Drops, "segment": &c.Segment} {
+	for name, to := range map[string]*bool{"drops": &c.Drops, "segment": &c.Segment, "keys": &c.Keys} {
 		if v := q.Get(name); v != "" {
 			if *to, err = strconv.ParseBool(v); err != nil {
 				return c, Errorf(CodeInvalid, "%s %q: want true or false", name, clip(v))
@@ -117,6 +120,13 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.fail(w, err)
 		return
+	}
+	if p, _ := r.Context().Value(peerKey{}).(peer); q.Keys {
+		if p.uid != 0 && int(p.uid) != os.Geteuid() {
+			s.fail(w, Errorf(CodeNotPermitted, "the secrets of encrypted links are for root only"))
+			return
+		}
+		s.log.Warn("the secrets of encrypted links are captured", "peer", p)
 	}
 	select {
 	case s.captures <- struct{}{}:

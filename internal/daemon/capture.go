@@ -85,7 +85,16 @@ func (d *Daemon) Capture(r api.CaptureRequest) (api.CaptureRun, error) {
 		if r.JSON {
 			s.Sink = &captureLines{out: bufio.NewWriter(w), flush: flush, host: host, names: names}
 		} else {
-			s.Sink = capture.NewPcapng(w, flush, "tapestry "+d.version, "captured by the switch of "+host, d.describe(host, names, r))
+			png := capture.NewPcapng(w, flush, "tapestry "+d.version, "captured by the switch of "+host, d.describe(host, names, r))
+			if s.Sink = png; r.Keys {
+				k := d.keys.join()
+				defer func() {
+					d.keys.leave(k)
+					d.logKeys()
+				}()
+				d.logKeys()
+				png.Secrets = k.take
+			}
 		}
 		return d.runCapture(ctx, s, v)
 	}, nil

@@ -58,6 +58,7 @@ type Daemon struct {
 	storms map[frame.PortID]*stormAt // that have begun and are not over
 	peers  map[frame.PortID]toldPeer
 	links  map[string]toldLink
+	keys   keyLogs
 
 	lately  map[refusedBy]refusedLately // what the tunnel refused in the last minute
 	refused map[refusedBy]uint64        // its counters as last read

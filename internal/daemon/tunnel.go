@@ -208,6 +208,9 @@ func (d *Daemon) applySpec(ports map[string]*port) error {
 		d.stale = nil
 	}
 	d.forgetPeers()
+	if former != nil && d.vtep != nil && d.keys.read() {
+		d.vtep.KeyLog(&d.keys)
+	}
 	maps.DeleteFunc(d.peerRefused, func(id frame.PortID, _ tunnel.Drops) bool { return d.vtep == nil || d.vtep.Peer(id) == nil })
 	return err
 }

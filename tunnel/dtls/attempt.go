@@ -269,6 +269,12 @@ func (l *Link) lookAt(a *association, now time.Time) {
 	inUse := l.sealing.Load()
 	switch {
 	case a.ended.Load():
+		// It has closed the link: its former keys are gone too.
+		for _, old := range slices.Clone(l.associations()) {
+			if old.generation < a.generation {
+				l.drop(old, ReasonNone, "")
+			}
+		}
 		l.drop(a, PeerClosed, "")
 	case !a.expires.IsZero() && now.After(a.expires):
 		l.drop(a, Expired, "while in use")
@@ -301,7 +307,7 @@ func (l *Link) due(a *association, now time.Time) bool {
 		records += records / lateBy
 		after += after / lateBy
 	}
-	return a.seal.Sealed() >= records || now.Sub(a.made) >= after
+	return a.renew || a.seal.Sealed() >= records || now.Sub(a.made) >= after
 }
 
 // renew begins a handshake unless one is under way, or keys wait for the peer's

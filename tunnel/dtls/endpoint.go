@@ -222,6 +222,18 @@ func (e *Endpoint) SetKeyLog(w io.Writer) {
 	}
 }
 
+// Renew asks for new keys of all links, soon. What goes by then is not disturbed.
+func (e *Endpoint) Renew() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range e.links {
+		if a := l.sealing.Load(); a != nil {
+			a.renew = true
+		}
+	}
+	e.wake()
+}
+
 // logKeys is called with mu held. A writer that fails is given up.
 func (e *Endpoint) logKeys(a *association) {
 	if e.keyLog != nil {

@@ -86,6 +86,7 @@ type association struct {
 	last   time.Time // when it was heard
 	beaten time.Time // when a keepalive was sent
 	beats  int       // in a row without anything heard
+	renew  bool      // new keys are asked for
 	until  time.Time // superseded: how long it still opens; zero = it is not
 }
 
