@@ -21,6 +21,8 @@ type collector struct {
 	peerUp, peerMTU, peerDrops                   *prometheus.Desc
 	peerRxFrames, peerRxBytes                    *prometheus.Desc
 	peerTxFrames, peerTxBytes                    *prometheus.Desc
+	peerLinkUp, peerKeyAge, peerRecordsLeft      *prometheus.Desc
+	peerHandshakes                               *prometheus.Desc
 	tunnelMissed                                 *prometheus.Desc
 	fdbEntries, fdbLimit, fdbMoves, fdbEvicted   *prometheus.Desc
 	loops, wakeups, spins                        *prometheus.Desc
@@ -61,6 +63,11 @@ func newCollector(b Backend) *collector {
 	c.peerRxBytes = desc("peer_receive_bytes_total", "Octets of inner frames into the switch.", "peer")
 	c.peerTxFrames = desc("peer_transmit_frames_total", "Frames out of the switch to the peer.", "peer")
 	c.peerTxBytes = desc("peer_transmit_bytes_total", "Octets of inner frames to the peer.", "peer")
+
+	c.peerLinkUp = desc("peer_link_up", "Whether the encrypted link to the peer is established, where a network demands one.", "peer")
+	c.peerKeyAge = desc("peer_link_key_age_seconds", "Age of the keys of the encrypted link.", "peer")
+	c.peerRecordsLeft = desc("peer_link_records_left", "Records that the keys of the encrypted link may still seal.", "peer")
+	c.peerHandshakes = desc("peer_link_handshakes_total", "Handshakes of the encrypted link that ended well.", "peer")
 
 	c.tunnelMissed = desc("tunnel_kernel_drops_total", "Datagrams that the kernel dropped before the switch read them.")
 
@@ -166,5 +173,22 @@ func (c *collector) peers(count func(*prometheus.Desc, uint64, ...string), gauge
 		for reason, n := range p.Drops {
 			count(c.peerDrops, n, p.Name, reason)
 		}
+		c.link(p, count, gauge)
 	}
+}
+
+// link collects what is known of a peer's encrypted link.
+func (c *collector) link(p Peer, count func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	l := p.Link
+	if l == nil {
+		return
+	}
+	up := 0.0
+	if l.Up() {
+		up = 1
+		gauge(c.peerKeyAge, float64(l.KeyAge), p.Name)
+		gauge(c.peerRecordsLeft, float64(l.Left), p.Name)
+	}
+	gauge(c.peerLinkUp, up, p.Name)
+	count(c.peerHandshakes, l.Handshakes, p.Name)
 }

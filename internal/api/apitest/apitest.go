@@ -70,6 +70,10 @@ func New() *Switch {
 				Drops: api.Drops{"unknown_vni": 2}},
 			{Name: "h131", ID: 4, Address: "192.0.2.131:4789", State: "down", Since: Start, Encryption: "none",
 				Networks: []string{"blue"}, MTU: 1450},
+			{Name: "h132", ID: 5, Address: "192.0.2.132:4789", State: "up", Since: Start, Encryption: "dtls", Established: 59,
+				Cipher: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", Epoch: 3, Networks: []string{"blue"}, MTU: 1450, SealedMTU: 1413,
+				Link: &api.Link{State: "established", Address: "192.0.2.132:4788", KeyAge: 59, RecordEpoch: 1, Sealed: 12, Left: 1<<32 - 12,
+					RekeyAt: 1 << 30, Handshakes: 3, LastHandshake: Start, OlderKeys: 1, Reason: "no_answer", FailedAt: Start}},
 		},
 		entries: []api.Entry{{Network: "blue", VLAN: 10, MAC: m1, Port: "c1", Kind: "dynamic", AgeS: 3, Moves: 1}},
 		history: []api.Taught{
