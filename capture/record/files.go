@@ -19,6 +19,7 @@ const (
 	blockInterface = 1
 	blockStats     = 5
 	blockPacket    = 6
+	blockSecrets   = 10
 	optEnd         = 0
 )
 
