@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/netip"
@@ -41,6 +42,7 @@ func newSealedEnd(t testing.TB, host, addr string) *sealedEnd {
 		t.Fatal(err)
 	}
 	o := tunnel.Options{Socket: fd, Open: udpio.OpenSender, Encryption: &tunnel.Encryption{Socket: links, Host: host}, Ticks: make(chan time.Time)}
+	o.Asked = func(q tunnel.Question) { _ = q.Answer(q.Text) }
 	tun, err := tunnel.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +184,67 @@ func (e *sealedEnd) withoutKeys(t *testing.T, other *sealedEnd) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestSealedQuestions asserts that questions and answers, which may be about frames
+// of an encrypted network, go by the link, and are refused in clear.
+func TestSealedQuestions(t *testing.T) {
+	a, b := sealedPair(t)
+	told, quit := make(chan tunnel.Told, 1), make(chan struct{})
+	go func() {
+		defer close(quit)
+		r, err := a.Ask(t.Context(), 2, []byte("what of it?"))
+		if err != nil {
+			t.Error(err)
+		}
+		told <- r
+	}()
+	until(t, "an answer", func() bool {
+		for _, e := range []*sealedEnd{a, b} {
+			e.poll(t)
+			if in, err := e.listenClear(); in != 0 || err != nil {
+				t.Fatalf("%d datagrams came in clear: %v", in, err)
+			}
+		}
+		select {
+		case <-quit:
+			return true
+		default:
+			return false
+		}
+	})
+	if r := <-told; string(r.Text) != "what of it?" {
+		t.Errorf("told %q", r.Text)
+	}
+	clear := newEnd(t, "127.0.0.1:0")
+	clear.meet(t, b.Listen())
+	other := newSealedEnd(t, "c", "127.0.0.2:0")
+	other.meet(t, "p0", &sealedEnd{Tunnel: clear.Tunnel, at: clear.Listen()})
+	clear.meet(t, other.Listen())
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan error, 1)
+	go func() {
+		_, err := clear.Ask(ctx, 2, []byte("in clear"))
+		asked <- err
+	}()
+	until(t, "the question to be refused", func() bool {
+		_, err := other.listenClear()
+		return err != nil || other.Status()[0].Drops[frame.PlaintextRefused] > 0
+	})
+	cancel()
+	if err := <-asked; err == nil {
+		t.Error("a question in clear was answered")
+	}
+}
+
+// listenClear is how many frames or refusals come in clear now.
+func (e *sealedEnd) listenClear() (n int, err error) {
+	e.b.Reset()
+	err = e.clear.Receive(e.b)
+	for _, drops := range e.Refused() {
+		n += int(drops)
+	}
+	return n + len(e.b.Frames), err
 }
 
 // TestSealedAllocates asserts that sealing, sending, opening and admitting

@@ -126,13 +126,11 @@ func TestEncryptedFailsClosed(t *testing.T) {
 
 	stop()
 	f.encryptOffAndOn(dtls, closed)
-	stop = f.canaries(1, 2)
+	f.canaries(1, 2)
 	dropped("encryption is on here, off there")
 	two.node.write(f.sealedFile(2, dtls))
 	two.node.cli("apply", "-c", two.node.config)
 	through("encryption is on again")
-	stop()
-	f.conserved()
 }
 
 // encryptOffAndOn takes the encryption off two hosts, and on again on the first.

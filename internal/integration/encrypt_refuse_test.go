@@ -64,7 +64,6 @@ func TestEncryptedRefusals(t *testing.T) {
 			if n := strings.Count(one.log.String(), "no encrypted link to h2: "+c.reason); n != 1 {
 				t.Errorf("%d lines of the log tell why, want 1:\n%s", n, one.log)
 			}
-			t.Logf("%s\n%s", one.log, two.node.log)
 			if out := one.cli("peer", "show", "h2"); !strings.Contains(out, c.reason) {
 				t.Errorf("peer show doesn't tell why:\n%s", out)
 			}
