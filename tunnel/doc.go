@@ -26,8 +26,19 @@
 // nobody looks that costs one load of a pointer for a refused datagram, and
 // nothing for an admitted one.
 //
-// A network with encryption is closed both ways as long as no encrypted link is
-// there to carry it.
+// # Encryption
+//
+// A peer that carries an encrypted network has a link (package dtls), on a socket of
+// its own that sends and receives. Frames of that network leave sealed or not at
+// all: without keys they are refused as not_encrypted_yet, and what comes for it in
+// clear is plaintext_refused. Plain networks stay in clear, to the same peer too;
+// one of their frames that comes by the link is taken, since nobody but the peer
+// can have sealed it.
+//
+// Each frame is one record, gathered and sealed where it leaves from, and opened
+// where it arrived. Records of one size leave as one message. Probes go by the link
+// while it is up, and to a peer with encrypted networks alone by nothing else;
+// questions and answers (tell.go), which may be about its frames, by the link alone.
 //
 // # Checksums
 //

@@ -118,8 +118,9 @@ type Arrival struct {
 // Explain tells what would become of a datagram, UDP header excluded, with outer
 // TOS tos from that address, by the functions that the receivers run. Nothing is
 // counted, and datagram is not changed. A message between tunnels is refused as
-// what any other VTEP takes it for, unknown_vni.
-func (t *Tunnel) Explain(from netip.Addr, datagram []byte, tos uint8) (x Arrival) {
+// what any other VTEP takes it for, unknown_vni. With sealed, datagram is what the
+// peer's encrypted link has opened.
+func (t *Tunnel) Explain(from netip.Addr, datagram []byte, tos uint8, sealed bool) (x Arrival) {
 	add := func(what, result string) {
 		x.Steps = append(x.Steps, frame.Step{Stage: stage, What: what, Result: result})
 	}
@@ -131,7 +132,10 @@ func (t *Tunnel) Explain(from netip.Addr, datagram []byte, tos uint8) (x Arrival
 		return x
 	}
 	add(fmt.Sprintf("datagram from %v", from), "peer "+c.peer.name)
-	a, why := t.arrive(v, c, slices.Clone(datagram), tos, false)
+	if sealed {
+		add("encrypted link", "opened")
+	}
+	a, why := t.arrive(v, c, slices.Clone(datagram), tos, sealed)
 	x.Refused = why
 	switch why {
 	case frame.ReasonNone:

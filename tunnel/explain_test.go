@@ -109,7 +109,7 @@ func TestExplainArrival(t *testing.T) {
 		{"congestion, not told on", from, in(blueVNI, hello), 3, frame.BadHeader},
 	} {
 		was := slices.Clone(c.b)
-		x := h.tun.Explain(c.from, c.b, c.tos)
+		x := h.tun.Explain(c.from, c.b, c.tos, false)
 		if x.Refused != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, x.Refused, c.want)
 		}
@@ -123,7 +123,7 @@ func TestExplainArrival(t *testing.T) {
 			t.Errorf("%s: steps %+v don't name %v", c.name, x.Steps, c.want)
 		}
 	}
-	x := h.tun.Explain(from, in(blueVNI, ect), 3)
+	x := h.tun.Explain(from, in(blueVNI, ect), 3, false)
 	if got := x.Frame.Data[15] & 3; got != 3 {
 		t.Errorf("inner ECN behind outer CE: got %d, want 3", got)
 	}

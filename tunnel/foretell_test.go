@@ -188,7 +188,7 @@ func (o *oracle) datagram(t *rapid.T, d *dice) {
 	from := o.far[d.pick(len(o.far))]
 	b := o.drawDatagram(d)
 	tos := uint8([]int{0, 0, 1, 3}[d.pick(4)])
-	x := o.tun.Explain(from.addr, b, tos)
+	x := o.tun.Explain(from.addr, b, tos, false)
 	if x.Refused == frame.ReasonNone {
 		y := o.sw.Explain(x.Frame.In, x.Frame)
 		from.send(t, b, tos)

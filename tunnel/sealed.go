@@ -56,6 +56,12 @@ func (t *Tunnel) ListenDTLS() netip.AddrPort {
 	return t.secure.listen
 }
 
+// Encrypts reports whether the network with that VNI is an encrypted one.
+func (t *Tunnel) Encrypts(vni vxlan.VNI) bool {
+	n := t.view.Load().network(vni)
+	return n != nil && n.Encrypt
+}
+
 // secureWith makes the encrypted side.
 func (t *Tunnel) secureWith(o *Encryption) (*secure, error) {
 	sock, err := udpio.NewSocket(o.Socket)

@@ -15,6 +15,7 @@ import (
 	"github.com/tapestry-net/tapestry/switch/switchtest"
 	"github.com/tapestry-net/tapestry/tunnel"
 	"github.com/tapestry-net/tapestry/tunnel/dtls"
+	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
 // sealedEnd is a tunnel without a switch whose network green is encrypted.
@@ -119,6 +120,13 @@ func TestSealed(t *testing.T) {
 		fate := a.Peer(2).Explain(&out.Frames[i])
 		if fate.Refused != frame.ReasonNone || fate.Outer.Len != len(f)-14+50+37 || fate.Outer.Destination != b.at {
 			t.Errorf("foretold: %+v, outer %+v", fate, fate.Outer)
+		}
+	}
+	datagram := make([]byte, vxlan.HeaderLen)
+	vxlan.Put(datagram, sealedVNI)
+	for sealed, want := range map[bool]frame.Reason{true: frame.ReasonNone, false: frame.PlaintextRefused} {
+		if x := b.Explain(a.Listen().Addr(), append(datagram, f...), 0, sealed); x.Refused != want {
+			t.Errorf("sealed %v: foretold to be refused as %v, want %v", sealed, x.Refused, want)
 		}
 	}
 	if sent, err := a.Peer(2).Transmit(out); sent != 3 || err != nil {

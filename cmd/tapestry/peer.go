@@ -55,7 +55,7 @@ func peerState(p api.Peer) string {
 func (c *cli) peerShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Show one peer", Args: args("NAME"),
-		Long: "Shows one peer: whether it is there, what it may carry, its counters.", Example: "  tapestry peer show h130",
+		Long: "Shows one peer: whether it is there, what it may carry, its counters; of an\nencrypted link also cipher, age and use of the keys, and why the last one failed.", Example: "  tapestry peer show h130",
 		ValidArgsFunction: c.complete(c.peerNames),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			list, err := c.client().Peers(cmd.Context())

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	"github.com/tapestry-net/tapestry/tunnel"
 	"github.com/tapestry-net/tapestry/tunnel/dtls"
+	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
 // credentialsChanged is the line of a change that stands in no configuration.
@@ -188,4 +190,15 @@ func linkHint(peer string, l *dtls.Status) string {
 		return fmt.Sprintf("look there, it knows why: tapestry status on %s", peer)
 	}
 	return "tapestry peer show " + peer
+}
+
+// sealed reports whether a frame of a network from that peer would come by its
+// encrypted link, and the link is there.
+func (v *vtep) sealed(from netip.Addr, vni vxlan.VNI) bool {
+	for s := range v.All() {
+		if s.Address.Addr() == from.Unmap() {
+			return s.Link != nil && s.Link.State.Encrypted() && v.Encrypts(vni)
+		}
+	}
+	return false
 }

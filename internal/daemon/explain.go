@@ -106,7 +106,7 @@ func (d *Daemon) explainDatagram(r api.ExplainRequest, from netip.Addr, data []b
 		vxlan.Put(h, vni)
 		data = append(h, data...)
 	}
-	a := v.Explain(from, data, r.OuterTOS)
+	a := v.Explain(from, data, r.OuterTOS, !r.Datagram && v.sealed(from, vni))
 	x := vswitch.Explanation{Steps: a.Steps, Verdict: frame.Verdict{Reason: a.Refused}}
 	if a.Refused == frame.ReasonNone {
 		x = d.sw.Explain(a.Frame.In, a.Frame)

@@ -33,11 +33,7 @@ func Up(ctx context.Context, o Options) error {
 		if err != nil {
 			return fmt.Errorf("find %s: %w", o.ConfigFile, err)
 		}
-		c, err := readConfig(path)
-		if err != nil {
-			return err
-		}
-		if _, err := readCredentials(c); err != nil {
+		if _, err := readConfig(path); err != nil {
 			return err
 		}
 		args = append(args, "--config", path)
