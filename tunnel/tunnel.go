@@ -117,7 +117,7 @@ type Status struct {
 	State   State
 	Passive bool      // up, and answers no probe, as the kernel's VTEP
 	Since   time.Time // of State
-	MTU     int       // longest inner packet in octets, of a network in clear
+	MTU     int       // longest inner packet in octets, in clear if any leaves so
 	// Link is the encrypted link, nil when no network of the peer's needs one, and
 	// SealedMTU the longest inner packet that it carries.
 	Link      *dtls.Status
@@ -400,6 +400,9 @@ func (p *Peer) status() Status {
 	}
 	if link := p.link.Load(); link != nil {
 		s.Link, s.SealedMTU = new(link.Status()), sealedMTU(s.MTU)
+		if p.only.Load() {
+			s.MTU = s.SealedMTU
+		}
 	}
 	return s
 }

@@ -19,10 +19,16 @@ func TestEncrypted(t *testing.T) {
 	f.meet(2, 3)
 	ping(t, f.hosts[0].container, "10.1.0.2", 20, "-p", canaryHex)
 	f.exchange(1, 2)
+	if out := f.hosts[0].node.cli("trace", "c1", "10.1.0.2"); !strings.Contains(out, "tunnel from h1") || !strings.Contains(out, "answered: ") {
+		t.Errorf("trace by the link:\n%s", out)
+	}
+	if out := f.hosts[0].node.cli("explain", "--in", "peer/h2", "icmp 10.1.0.2 > 10.1.0.1"); !strings.Contains(out, "encrypted link") || !strings.Contains(out, "FORWARD") {
+		t.Errorf("explain what the link opens:\n%s", out)
+	}
 	for name, p := range f.hosts[0].node.peers() {
 		f.hosts[0].node.sees(name)
 		p = f.hosts[0].node.peers()[name]
-		if p.Encryption != "dtls" || p.Cipher != "TLS_PSK_WITH_AES_128_GCM_SHA256" || p.Epoch == 0 || p.SealedMTU != 1500-50-37 || p.Drops["bad_record"] != 0 {
+		if p.Encryption != "dtls" || p.Cipher != "TLS_PSK_WITH_AES_128_GCM_SHA256" || p.Epoch == 0 || p.SealedMTU != 1500-50-37 || p.MTU != p.SealedMTU || p.Drops["bad_record"] != 0 {
 			t.Errorf("peer %s: %+v", name, p)
 		}
 	}
