@@ -28,7 +28,7 @@ type sealedEnd struct {
 
 const (
 	sealedVID frame.VID = 30
-	sealedVNI           = 10030
+	sealedVNI vxlan.VNI = 10030
 )
 
 func newSealedEnd(t testing.TB, host, addr string) *sealedEnd {

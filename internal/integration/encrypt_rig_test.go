@@ -52,14 +52,6 @@ func (n *node) put(files map[string]string) {
 	}
 }
 
-// links waits until the encrypted link to a peer is there, and returns it.
-func (n *node) links(peer string) *api.Link {
-	n.t.Helper()
-	var l *api.Link
-	n.until("the link to "+peer, func() bool { l = n.peers()[peer].Link; return l != nil && l.Up() })
-	return l
-}
-
 // refuses waits until the link to a peer has failed for that reason.
 func (n *node) refuses(peer, reason string) {
 	n.t.Helper()
