@@ -33,6 +33,7 @@ var tiers = map[string]int{
 	"internal/watch":        2,
 	"internal/audit":        2,
 	"internal/nftrace":      2,
+	"internal/pki":          2,
 	"switch":                3,
 	"tunnel":                3,
 	"capture":               3,
