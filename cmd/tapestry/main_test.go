@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 			"docker": startDocker,
 			"exits":  exits,
 			"pcap":   writePcap,
+			"offer":  startOffer, "offered": endOffer, "removeoffer": removeOffer,
 		},
 	})
 }

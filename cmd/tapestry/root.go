@@ -80,6 +80,7 @@ func (c *cli) commands() []*cobra.Command {
 		c.up(), c.worker(), c.check(), c.apply(), c.upgrade(),
 		c.status(), c.stats(), c.events(), c.doctor(),
 		c.networkGroup(), c.portGroup(), c.attach(), c.detach(), c.fdbGroup(), c.peerGroup(), c.explain(), c.capture(), c.extcap(), c.trace(),
+		c.pkiGroup(), c.join(),
 		c.bench(), c.benchInside(), c.benchTraffic(),
 		c.completion(), c.version(), c.generate(),
 	}

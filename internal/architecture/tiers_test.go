@@ -38,6 +38,7 @@ var tiers = map[string]int{
 	"tunnel":                3,
 	"capture":               3,
 	"config":                4,
+	"internal/join":         5,
 	"internal/daemon":       5,
 	"internal/api":          5,
 	"internal/keeper":       5,
