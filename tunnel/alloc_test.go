@@ -3,6 +3,7 @@ package tunnel_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -239,5 +240,25 @@ func (e *end) next(t testing.TB, b *frame.Batch) {
 		if b.Len() == 0 {
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(e.rx.FD()), Events: unix.POLLIN}}, 1000)
 		}
+	}
+}
+
+// TestUncutBehindJoined has a run that is joined be followed by a super-frame that
+// a virtual underlay carried whole: each is a frame of its own.
+func TestUncutBehindJoined(t *testing.T) {
+	a := newEnd(t, "127.0.0.1:0")
+	from := netip.MustParseAddrPort("127.0.0.2:4789")
+	a.meet(t, from)
+	segment := in(blueVNI, switchtest.UDPFrame(bob, alice, switchtest.Pattern(500)))
+	whole := in(blueVNI, switchtest.UDPFrame(bob, alice, switchtest.Pattern(3000)))
+	b := frame.NewBatch(0)
+	if err := a.ReceiveRuns(b,
+		udpio.Datagram{From: from, Data: append(slices.Clone(segment), segment...), Size: len(segment)},
+		udpio.Datagram{From: from, Data: slices.Clone(whole), Size: 1000},
+	); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() != 2 || segments(&b.Frames[0]) != 2 || string(b.Frames[1].Data) != string(whole[8:]) {
+		t.Errorf("%d frames, the last of %d octets; want 2, of 2 segments and of %d octets", b.Len(), len(b.Frames[b.Len()-1].Data), len(whole)-8)
 	}
 }

@@ -52,6 +52,12 @@ func (t *Tunnel) Receiver0() interface {
 	return t.rx
 }
 
+// ReceiveRuns has the receiver make frames of runs as if it had read them.
+func (t *Tunnel) ReceiveRuns(b *frame.Batch, runs ...udpio.Datagram) error {
+	t.rx.runs, t.rx.next = runs, 0
+	return t.rx.Receive(b)
+}
+
 // UnknownVNIs is that number of Drops over all peers, without allocation.
 func (t *Tunnel) UnknownVNIs() (n uint64) {
 	for _, c := range t.view.Load().list {

@@ -103,6 +103,7 @@ func (r *receiver) take(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 	n := d.Segments()
 	c := v.carrier(d.From.Addr())
 	if n > 1 && c != nil && whole(d.Data) {
+		r.seal(b) // what is being joined must stand last
 		if vid, why := r.t.admit(v, c, b, d.Data, d.TOS, d.Size, false); why != frame.ReasonNone {
 			r.refuse(c, d, d.Data, vid, why)
 		}
