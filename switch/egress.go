@@ -210,19 +210,13 @@ func (l *loop) transmitFan(lists []outlist) {
 	_, err := lists[0].port.fan.TransmitTo(l.fan.to[:n], l.wire)
 	l.cells.writes.add(uint64(n))
 	n = 0
-	for i := range lists {
+	for i, at := 0, 0; i < len(lists); i++ {
 		o := &lists[i]
 		refused, bytes := 0, o.bytes
 		for j := range o.frames {
-			why := frame.ReasonNone
-			if in[0].Refused { // cannot be made fit
-				why = frame.TransmitRefused
-			} else {
-				if f := &l.wire.Frames[n]; f.Refused {
-					if why = f.Why; why == frame.ReasonNone {
-						why = cause(err)
-					}
-				}
+			why := frame.TransmitRefused // cannot be made fit
+			if !in[at].Refused {
+				why = refusal(&l.wire.Frames[n], err)
 				n++
 			}
 			if why != frame.ReasonNone {
@@ -231,12 +225,23 @@ func (l *loop) transmitFan(lists []outlist) {
 				l.refuse(o.port, why, 1)
 				o.note(l, j, 1, why)
 			}
-			in = in[1:]
+			at++
 		}
 		l.transmitted(o, refused, bytes)
 	}
 	l.wire.Reset()
-	clear(l.fan.in[:cap(l.fan.in)])
+	clear(in)
+}
+
+// refusal is why f did not leave, when Transmit returned err; none if it did.
+func refusal(f *frame.Frame, err error) frame.Reason {
+	switch {
+	case !f.Refused:
+		return frame.ReasonNone
+	case f.Why != frame.ReasonNone:
+		return f.Why
+	}
+	return cause(err)
 }
 
 // write transmits l.wire and returns how many copies the queue refused, and
@@ -245,14 +250,10 @@ func (l *loop) write(o *outlist, at int) (refused int, bytes uint64) {
 	sent, err := o.port.queue.Transmit(l.wire)
 	l.cells.writes.add(uint64(l.wire.Len()))
 	if sent < l.wire.Len() {
-		first := cause(err)
 		for i := range l.wire.Frames {
 			f := &l.wire.Frames[i]
-			if f.Refused {
-				n, why := int(f.Copies), first
-				if f.Why != frame.ReasonNone {
-					why = f.Why
-				}
+			if why := refusal(f, err); why != frame.ReasonNone {
+				n := int(f.Copies)
 				refused += n
 				bytes += uint64(f.Len())
 				if n > 0 {

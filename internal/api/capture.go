@@ -128,13 +128,10 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 		}
 		s.log.Warn("the secrets of encrypted links are captured", "peer", p)
 	}
-	select {
-	case s.captures <- struct{}{}:
-		defer func() { <-s.captures }()
-	default:
-		s.fail(w, Errorf(CodeFailed, "%d captures are running already", maxCaptures).WithHint("end one of them"))
+	if !s.enter(w, s.captures, "%d captures are running already") {
 		return
 	}
+	defer func() { <-s.captures }()
 	run, err := s.backend.Capture(q)
 	if err != nil {
 		s.fail(w, err)

@@ -25,13 +25,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		s.fail(w, Errorf(CodeFailed, "%d event streams are open already", maxStreams).WithHint("end one of them"))
+	if !s.enter(w, s.streams, "%d event streams are open already") {
 		return
 	}
+	defer func() { <-s.streams }()
 
 	stream := s.backend.Events(r.Context(), q["kind"], since)
 	c := http.NewResponseController(w)

@@ -122,6 +122,19 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
+// enter takes one of the places for streams of a kind, for the caller to give back
+// by receiving from it. Without a free one it answers with full, which is told how
+// many there are, and reports false.
+func (s *Server) enter(w http.ResponseWriter, places chan struct{}, full string) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		s.fail(w, Errorf(CodeFailed, full, cap(places)).WithHint("end one of them"))
+		return false
+	}
+}
+
 // reply sends v, or the error.
 func (s *Server) reply(w http.ResponseWriter, v any, err error) {
 	if err != nil {

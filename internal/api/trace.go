@@ -87,13 +87,10 @@ func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	select {
-	case s.traces <- struct{}{}:
-		defer func() { <-s.traces }()
-	default:
-		s.fail(w, Errorf(CodeFailed, "%d traces are running already", maxTraces).WithHint("end one of them"))
+	if !s.enter(w, s.traces, "%d traces are running already") {
 		return
 	}
+	defer func() { <-s.traces }()
 	run, err := s.backend.Trace(r.Context(), q)
 	if err != nil {
 		s.fail(w, err)
