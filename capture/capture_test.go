@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,8 +20,8 @@ import (
 	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/filter"
 	"github.com/tapestry-net/tapestry/capture/record"
-	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/switch/frame"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // eth is a frame of n octets from station src, tagged or not.
@@ -255,30 +254,13 @@ func recorded(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// tshark reads a file and returns one line of fields a packet.
-func tshark(t *testing.T, file string, fields ...string) []string {
-	t.Helper()
-	netnstest.Require(t, "tshark")
-	args := []string{"-n", "-r", file, "-T", "fields", "-E", "separator=|"}
-	for _, f := range fields {
-		args = append(args, "-e", f)
-	}
-	out, err := exec.Command("tshark", args...).Output()
-	if err != nil {
-		var exit *exec.ExitError
-		errors.As(err, &exit)
-		t.Fatalf("tshark: %v: %s", err, exit.Stderr)
-	}
-	return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
-}
-
 func TestInteropTshark(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "f.pcapng")
 	if err := os.WriteFile(file, recorded(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const why = "flood blue broadcast → c2,c3(mtu_exceeded)"
-	got := tshark(t, file, "frame.interface_name", "frame.interface_description", "frame.packet_flags_direction", "frame.packet_flags_reception_type",
+	got := switchtest.TShark(t, file, "frame.interface_name", "frame.interface_description", "frame.packet_flags_direction", "frame.packet_flags_reception_type",
 		"frame.time_epoch", "frame.len", "vlan.id", "frame.comment")
 	want := []string{
 		"h128/c1|tap port eth1|0x00000001|3|1700000000.123456789|60||" + why,
@@ -357,7 +339,7 @@ func TestStalledReader(t *testing.T) {
 		t.Errorf("the file has %d packets and says that %d were lost, want 3000 and at least %d", f.Packets(), f.Lost(), lost)
 	}
 	sum := 0
-	for _, v := range tshark(t, file, "frame.drop_count") {
+	for _, v := range switchtest.TShark(t, file, "frame.drop_count") {
 		n := 0
 		fmt.Sscan(v, &n)
 		sum += n

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/record"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // stream is a pcapng of ten packets, before one of which some were lost.
@@ -33,23 +33,6 @@ func stream(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
-}
-
-// tshark reads a file and returns one line of fields a packet.
-func tshark(t *testing.T, file string, fields ...string) []string {
-	t.Helper()
-	netnstest.Require(t, "tshark")
-	args := []string{"-n", "-r", file, "-T", "fields", "-E", "separator=|"}
-	for _, f := range fields {
-		args = append(args, "-e", f)
-	}
-	out, err := exec.Command("tshark", args...).Output()
-	if err != nil {
-		var exit *exec.ExitError
-		errors.As(err, &exit)
-		t.Fatalf("tshark: %v: %s", err, exit.Stderr)
-	}
-	return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 }
 
 func TestFiles(t *testing.T) {
@@ -85,7 +68,7 @@ func TestFiles(t *testing.T) {
 		if st, _ := os.Stat(name); st.Mode().Perm() != 0o600 {
 			t.Errorf("%s has mode %v", name, st.Mode())
 		}
-		got := tshark(t, name, "frame.interface_name")
+		got := switchtest.TShark(t, name, "frame.interface_name")
 		n += len(got)
 		if i == 0 && (len(got) == 0 || got[0] != "h128/c1") {
 			t.Errorf("first file: %q", got)
@@ -119,7 +102,7 @@ func TestFilesKeep(t *testing.T) {
 		t.Errorf("files %q, count %d, removed %d; want %q", files, f.Count(), f.Removed(), want)
 	}
 	for _, name := range files[1:] {
-		if got := tshark(t, name, "frame.interface_name"); len(got) == 0 {
+		if got := switchtest.TShark(t, name, "frame.interface_name"); len(got) == 0 {
 			t.Errorf("%s has no packet", name)
 		}
 	}
@@ -235,7 +218,7 @@ func TestFullDiskRotates(t *testing.T) {
 	_ = f.Close()
 	files, _ := filepath.Glob(filepath.Join(dir, "*"))
 	for _, name := range files {
-		if got := tshark(t, name, "frame.len"); len(got) == 0 {
+		if got := switchtest.TShark(t, name, "frame.len"); len(got) == 0 {
 			t.Errorf("%s is empty", name)
 		}
 	}
@@ -286,7 +269,7 @@ func TestFullDisk(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	if got := tshark(t, path, "frame.len"); len(got) != int(f.Packets()) {
+	if got := switchtest.TShark(t, path, "frame.len"); len(got) != int(f.Packets()) {
 		t.Errorf("%d packets can be read, %d were written", len(got), f.Packets())
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // TestCaptureHostile: ten thousand malformed frames through a captured port: the
@@ -58,7 +59,7 @@ func TestCaptureHostile(t *testing.T) {
 	if got := n.workerPID(); got != pid {
 		t.Errorf("worker %d was replaced by %d", pid, got)
 	}
-	if got := fields(t, file, "frame.len"); len(got) < len(frames) {
+	if got := switchtest.TShark(t, file, "frame.len"); len(got) < len(frames) {
 		t.Errorf("%d packets in the file, want at least %d", len(got), len(frames))
 	}
 	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil {

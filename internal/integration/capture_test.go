@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // recording is a running `tapestry capture`.
@@ -89,23 +90,6 @@ func (f *following) done() bool {
 	}
 }
 
-// fields reads a file with tshark: one line a packet.
-func fields(t *testing.T, file string, names ...string) []string {
-	t.Helper()
-	netnstest.Require(t, "tshark")
-	args := []string{"-n", "-r", file, "-T", "fields", "-E", "separator=|"}
-	for _, f := range names {
-		args = append(args, "-e", f)
-	}
-	out, err := exec.Command("tshark", args...).Output()
-	if err != nil {
-		var exit *exec.ExitError
-		errors.As(err, &exit)
-		t.Fatalf("tshark %s: %v: %s", file, err, exit.Stderr)
-	}
-	return strings.Split(strings.TrimSpace(string(out)), "\n")
-}
-
 // grows waits until the file ends with n packets or more.
 func (n *node) grows(file string, filter string, packets int) {
 	n.t.Helper()
@@ -132,7 +116,7 @@ func TestCaptureInterop(t *testing.T) {
 	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("file: %v, %v", st.Mode(), err)
 	}
-	got := fields(t, file, "frame.interface_name", "frame.packet_flags_direction", "vlan.id", "arp.opcode", "icmp.type", "icmp.seq", "frame.comment")
+	got := switchtest.TShark(t, file, "frame.interface_name", "frame.packet_flags_direction", "vlan.id", "arp.opcode", "icmp.type", "icmp.seq", "frame.comment")
 	const in, out = "0x00000001", "0x00000002"
 	for _, want := range []string{
 		"h128/c1|" + in + "||1|||flood blue broadcast → c2,up",
@@ -151,7 +135,7 @@ func TestCaptureInterop(t *testing.T) {
 	if t.Failed() {
 		t.Logf("the file:\n%s", strings.Join(got, "\n"))
 	}
-	for i, ns := range fields(t, file, "frame.time_epoch") {
+	for i, ns := range switchtest.TShark(t, file, "frame.time_epoch") {
 		if _, frac, _ := strings.Cut(ns, "."); len(frac) != 9 {
 			t.Errorf("packet %d has the time %s, want nanoseconds", i, ns)
 		}
@@ -373,7 +357,7 @@ func TestCaptureFullDisk(t *testing.T) {
 		!strings.Contains(r.err.String(), "hint: what was written so far is whole") {
 		t.Errorf("tapestry capture: %v\n%s", err, r.err)
 	}
-	if got := fields(t, file, "frame.len"); len(got) < 10 {
+	if got := switchtest.TShark(t, file, "frame.len"); len(got) < 10 {
 		t.Errorf("%d packets in the file", len(got))
 	}
 	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/internal/wire/wiretest"
+	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
 // sayFrom sends one datagram from an address of a namespace.
@@ -65,7 +66,7 @@ ports: {c1: {tap: {netns: `+c.Name()+`, address: [10.1.0.2/24], mac: "02:00:00:0
 	n.grows(file, "", 6)
 	r.stop()
 
-	got := fields(t, file, "frame.interface_name", "frame.packet_flags_direction", "ip.src", "udp.dstport", "vxlan.vni", "eth.src", "frame.comment")
+	got := switchtest.TShark(t, file, "frame.interface_name", "frame.packet_flags_direction", "ip.src", "udp.dstport", "vxlan.vni", "eth.src", "frame.comment")
 	slices.Sort(got)
 	const in, out, none, station = "0x00000001", "0x00000002", "00:00:00:00:00:00", "02:00:00:00:00:09"
 	for _, want := range []string{
@@ -112,7 +113,7 @@ func TestCaptureUnderlay(t *testing.T) {
 	if out := r.stop(); !strings.Contains(out, ", 0 lost") {
 		t.Errorf("the command says %q", out)
 	}
-	host := fields(t, file, "frame.interface_name")[0]
+	host := switchtest.TShark(t, file, "frame.interface_name")[0]
 	host, _, _ = strings.Cut(host, "/")
 	const in, out = "0x00000001", "0x00000002"
 	local, peer, dev := host+"/c1|", host+"/peer/h2|", host+"/dev/"+wiretest.Interface+"|"
@@ -120,14 +121,14 @@ func TestCaptureUnderlay(t *testing.T) {
 		local + in + "||8", peer + out + "||8", dev + out + "|10010|8",
 		dev + in + "|10010|0", peer + in + "||0", local + out + "||0",
 	}
-	got := fields(t, file, "frame.interface_name", "frame.packet_flags_direction", "vxlan.vni", "icmp.type")
+	got := switchtest.TShark(t, file, "frame.interface_name", "frame.packet_flags_direction", "vxlan.vni", "icmp.type")
 	for i, line := range got {
 		if i < 18 && line != want[i%6] {
 			t.Errorf("packet %d is %s, want %s", i+1, line, want[i%6])
 		}
 	}
 	last := ""
-	for i, at := range fields(t, file, "frame.time_epoch") {
+	for i, at := range switchtest.TShark(t, file, "frame.time_epoch") {
 		if at < last {
 			t.Errorf("packet %d has the time %s, after %s", i+1, at, last)
 		}
