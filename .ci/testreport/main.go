@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type event struct {
 
 type report struct {
 	output  map[string][]string // by package and test
+	running map[string]bool     // tests that have begun and not ended
 	skips   []string
 	failed  []string
 	passed  int
@@ -27,7 +29,7 @@ type report struct {
 }
 
 func main() {
-	r := report{output: map[string][]string{}}
+	r := report{output: map[string][]string{}, running: map[string]bool{}}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(make([]byte, 1<<20), 64<<20)
 	for in.Scan() {
@@ -51,6 +53,12 @@ func main() {
 func (r *report) add(e event) {
 	key := e.Package + " " + e.Test
 	switch e.Action {
+	case "run":
+		r.running[key] = true
+	case "pass", "fail", "skip":
+		delete(r.running, key)
+	}
+	switch e.Action {
 	case "output":
 		r.output[key] = append(r.output[key], e.Output)
 	case "build-output":
@@ -65,12 +73,25 @@ func (r *report) add(e event) {
 	case "fail":
 		if e.Test == "" {
 			fmt.Printf("FAIL  %s\n", e.Package)
+			r.unended(e.Package)
 		}
 		r.failed = append(r.failed, key)
 	case "skip":
 		if e.Test != "" {
 			r.skipped++
 			r.skips = append(r.skips, key+": "+reason(r.output[key]))
+		}
+	}
+}
+
+// unended counts the tests of a package that was ended as failed: what ended it,
+// a panic or its time, is in their output and has no event of its own.
+func (r *report) unended(pkg string) {
+	for _, key := range slices.Sorted(maps.Keys(r.running)) {
+		if strings.HasPrefix(key, pkg+" ") {
+			r.output[key] = append(r.output[key], "(it had not ended when its package was)\n")
+			r.failed = append(r.failed, key)
+			delete(r.running, key)
 		}
 	}
 }

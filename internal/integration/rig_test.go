@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -146,8 +147,25 @@ func (n *node) tryUp() error {
 		}
 		return err
 	case <-time.After(patience):
+		n.confess()
 		return errors.New("not ready in time")
 	}
+}
+
+// confess makes worker and keeper, which hang, write to the log what each of their
+// goroutines is about, and ends them.
+func (n *node) confess() {
+	list, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", n.keeper.Process.Pid))
+	for _, file := range list {
+		children, _ := os.ReadFile(file)
+		for _, word := range strings.Fields(string(children)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGQUIT)
+			}
+		}
+	}
+	eventually(func() bool { return strings.Contains(n.log.String(), "goroutine ") })
+	_ = n.keeper.Process.Signal(syscall.SIGQUIT)
 }
 
 // down stops the switch with SIGTERM, if it runs, and demands a clean end.

@@ -86,7 +86,8 @@ func (s *slow) seal(t record.Type, sequence uint64, plain []byte) []byte {
 
 // open is the reverse, and RFC 6347 clause 4.1.2.6 with a window of 2,032.
 func (s *slow) open(b []byte) ([]byte, record.Verdict) {
-	if len(b) < 37 || b[1] != 0xfe || b[2] != 0xfd {
+	known := b[0] >= 20 && b[0] <= 23 // RFC 5246 clause 6.2.1
+	if len(b) < 37 || !known || b[1] != 0xfe || b[2] != 0xfd {
 		return nil, record.Bad
 	}
 	number := binary.BigEndian.Uint64(b[3:])
