@@ -37,6 +37,9 @@ type Options struct {
 	// Patience is how long a worker may take to stop, to come to standby and to
 	// quiesce, before it is killed; 0 = 10 s.
 	Patience time.Duration
+	// Silence is how long a worker that doesn't forward yet may ask for nothing
+	// before it counts as hung and is ended; 0 = 15 s.
+	Silence time.Duration
 }
 
 // Devices is what the keeper does to interfaces. It is called from one
@@ -160,6 +163,9 @@ func (o *Options) complete() error {
 	}
 	if o.Patience == 0 {
 		o.Patience = 10 * time.Second
+	}
+	if o.Silence == 0 {
+		o.Silence = 15 * time.Second
 	}
 	if o.Instance == "" {
 		o.Instance = instanceOf(o.StateDir)

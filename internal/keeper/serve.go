@@ -31,6 +31,7 @@ func (k *keeper) serve(w *worker, r request, bad error) {
 	}
 	rep.ID = r.ID
 	k.answer(w, rep, fds...)
+	w.heard = time.Now()
 	closeAll(k.passing)
 	k.passing = k.passing[:0]
 }
@@ -110,6 +111,7 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 	case opSweep:
 		return k.sweep(w, r)
 	case opReady:
+		w.ready = true
 		return reply{}, nil, k.sayReady()
 	case opUpgrade:
 		if k.upgrade != nil {

@@ -20,7 +20,9 @@ type worker struct {
 	generation uint64
 	started    time.Time
 	greeted    bool
-	keep       []string // names of a sweep whose rest is still to come
+	ready      bool      // it has said that frames flow
+	heard      time.Time // when its last request was answered
+	keep       []string  // names of a sweep whose rest is still to come
 }
 
 func (w *worker) kill() {
@@ -40,7 +42,8 @@ func (k *keeper) start(exe int, takeover bool) (*worker, error) {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	k.generation++
-	w := &worker{conn: conn, generation: k.generation, started: time.Now()}
+	now := time.Now()
+	w := &worker{conn: conn, generation: k.generation, started: now, heard: now}
 	w.cmd = &exec.Cmd{
 		Path:       fmt.Sprintf("/proc/self/fd/%d", exe),
 		Args:       append([]string{k.opts.Binary}, k.opts.WorkerArgs...),
@@ -60,7 +63,30 @@ func (k *keeper) start(exe int, takeover bool) (*worker, error) {
 	k.alive[w] = true
 	k.log.Info("worker started", "generation", w.generation, "pid", w.cmd.Process.Pid, "takeover", takeover)
 	go k.attend(w)
+	k.after(k.opts.Silence, func() { k.mind(w) })
 	return w, nil
+}
+
+// lastWords is how long a worker may take to say what it was doing.
+const lastWords = time.Second
+
+// mind sees to it that w comes to forward: until then it asks for one thing after
+// the other, and one that has asked for nothing for so long hangs. It writes where
+// each of its goroutines is and ends, and the next one is started. Of the upgrade's
+// next worker begin takes care.
+func (k *keeper) mind(w *worker) {
+	if !k.alive[w] || w.ready || k.stopping {
+		return
+	}
+	silent := time.Since(w.heard)
+	if w != k.cur || silent < k.opts.Silence {
+		k.after(k.opts.Silence, func() { k.mind(w) })
+		return
+	}
+	k.log.Error("worker hangs before it forwards, ending it; what it was doing follows",
+		"generation", w.generation, "silent", silent.Round(time.Second))
+	_ = w.cmd.Process.Signal(syscall.SIGQUIT) // fails when it has ended already
+	k.after(lastWords, w.kill)
 }
 
 // attend posts what w sends, and in the end its death.
