@@ -91,25 +91,32 @@ func (r *Ring) lose(port frame.PortID) {
 
 // reserve returns the index of n contiguous words, or false when they are not free.
 func (r *Ring) reserve(n uint64) (at uint64, ok bool) {
-	size := uint64(len(r.words))
-	for {
-		head := r.head.Load()
-		at, pad := head&r.mask, uint64(0)
-		if at+n > size {
-			pad = size - at
-		}
-		if head+pad+n-r.tail.Load() > size {
-			return 0, false
-		}
-		if !r.head.CompareAndSwap(head, head+pad+n) {
-			continue
-		}
-		if pad > 0 {
-			atomic.StoreUint64(&r.words[at], wordComplete|wordPadding|pad)
-			at = 0
-		}
-		return at, true
+	for again := true; again; {
+		at, ok, again = r.try(r.head.Load(), n)
 	}
+	return at, ok
+}
+
+// try is reserve with head as it was read. Another writer and the reader may have
+// moved on since, the reader even beyond what head would leave free: whether words
+// are missing is known only while head has not moved.
+func (r *Ring) try(head, n uint64) (at uint64, ok, again bool) {
+	size := uint64(len(r.words))
+	at, pad := head&r.mask, uint64(0)
+	if at+n > size {
+		pad = size - at
+	}
+	if head+pad+n-r.tail.Load() > size {
+		return 0, false, r.head.Load() != head
+	}
+	if !r.head.CompareAndSwap(head, head+pad+n) {
+		return 0, false, true
+	}
+	if pad > 0 {
+		atomic.StoreUint64(&r.words[at], wordComplete|wordPadding|pad)
+		at = 0
+	}
+	return at, true, false
 }
 
 // complete hands the n words at index at to the reader.
