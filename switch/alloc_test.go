@@ -4,6 +4,8 @@ import (
 	"testing"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/port/mem"
@@ -68,7 +70,8 @@ var alice, bob = frame.MAC{2, 0, 0, 0, 0, 1}, frame.MAC{2, 0, 0, 0, 0, 2}
 
 // TestForward asserts that no stage of the forward path allocates, and with it
 // classify, filter, honest, take, admit, hears, learn, decide, relay, carry,
-// send, flush, transmit and dispatch, which it calls.
+// send, flush, transmit, transmitFan, interleave, fail, transmitted and dispatch,
+// which it calls.
 func TestForward(t *testing.T) {
 	guards := func(p *Port) {
 		p.LoopGuard = true
@@ -77,6 +80,8 @@ func TestForward(t *testing.T) {
 			p.MACPin = alice
 		}
 	}
+	refusing := func(p *Port) { p.Queue.(*mem.Port).RefuseEvery(1+int(p.ID)%2, unix.ENOBUFS) }
+	fan := func(p *Port) { p.Queue = blade{p.Queue} }
 	move := 0
 	for name, tt := range map[string]struct {
 		ports int
@@ -91,6 +96,8 @@ func TestForward(t *testing.T) {
 		"guards":         {3, guards, one(frame.Broadcast), one(alice), false},
 		"many stations":  {2, nil, one(bob), func(int) frame.MAC { move++; return frame.MACFromUint64(0x020000010000 + uint64(move)) }, true},
 		"refused frames": {2, nil, one(bob), one(frame.Broadcast), true},
+		"refused copies": {2, refusing, one(bob), one(alice), true},
+		"fan":            {5, fan, one(frame.Broadcast), one(alice), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, v := still(t, tt.ports, tt.edit)
@@ -106,6 +113,24 @@ func TestForward(t *testing.T) {
 			}
 		})
 	}
+}
+
+// blade is a queue of the one fan there is, which refuses every fourth frame.
+type blade struct{ Queue }
+
+func (blade) Fan() frame.Fan { return quarters{} }
+
+type quarters struct{}
+
+func (quarters) TransmitTo(_ []frame.PortID, b *frame.Batch) (sent int, err error) {
+	for i := range b.Frames {
+		if b.Frames[i].Refused = i%4 == 3; b.Frames[i].Refused {
+			err = unix.ENOBUFS
+			continue
+		}
+		sent++
+	}
+	return sent, err
 }
 
 func TestReceive(t *testing.T) {
@@ -191,7 +216,7 @@ func (l *loop) forwardFrom(v *view, p *port) {
 	for i := range l.batch.Frames {
 		l.ins[i] = p
 	}
-	l.forward(v, l.batch)
+	l.forward(v)
 }
 
 // rotating is a Receiver whose batches hold 64 frames of ports 1 to ports in turn.

@@ -21,6 +21,9 @@ type outlist struct {
 	log    []int32 // for each copy its place in loop.copies, when observed
 }
 
+// place is where a copy stands among some outlists.
+type place struct{ list, at uint8 }
+
 // carry says how the copy of f that leaves by p changes on the way, or why it
 // must not leave. Tagged is how p is a member of n.
 //
@@ -59,13 +62,11 @@ func (p *port) seen(t frame.Tag) frame.Tag {
 func (l *loop) send(n *network, out *port, tagged bool, f *frame.Frame, h *frame.Header) {
 	pop, push, why := out.carry(n, tagged, f, h)
 	l.tally.decided++
-	entry := int32(-1)
 	if l.observed != nil {
-		entry = int32(len(l.copies))
 		l.copies = append(l.copies, Copy{Port: out.id, Tag: out.seen(wireTag(h, pop, push)), Refused: why})
 	}
 	if why != frame.ReasonNone {
-		l.refuse(out, why, 1)
+		l.refuse(out, why)
 		return
 	}
 	at := l.slot[out.id]
@@ -82,8 +83,8 @@ func (l *loop) send(n *network, out *port, tagged bool, f *frame.Frame, h *frame
 	o := &l.out[at-1]
 	o.frames = append(o.frames, frame.Frame{Data: f.Data, GSO: f.GSO, Pop: pop, Push: push, Copies: 1})
 	o.bytes += uint64(o.frames[len(o.frames)-1].Len())
-	if entry >= 0 {
-		o.log = append(o.log, entry)
+	if l.observed != nil {
+		o.log = append(o.log, int32(len(l.copies)-1))
 	}
 }
 
@@ -115,7 +116,10 @@ func (l *loop) flush() {
 		o := &l.out[i]
 		l.slot[o.port.id] = 0
 		clear(o.frames)
-		o.frames, o.log, o.bytes, o.port = o.frames[:0], o.log[:0], 0, nil
+		o.frames, o.bytes, o.port = o.frames[:0], 0, nil
+		if l.observed != nil {
+			o.log = o.log[:0]
+		}
 	}
 	l.outs = 0
 }
@@ -124,39 +128,57 @@ func (l *loop) flush() {
 //
 // Hot path: no allocation.
 func (l *loop) transmit(o *outlist) {
-	p := o.port
-	refused, bytes, at := 0, o.bytes, 0
+	p, unfit, refused := o.port, l.egress.Stats.Refused, false
 	for in := o.frames; len(in) > 0; {
 		n := l.egress.Plan(in, p.can, p.coalesce, l.wire)
-		for i := range in[:n] {
-			if in[i].Refused { // cannot be made fit for the port
-				refused += int(in[i].Copies)
-				bytes -= uint64(in[i].Len())
-				l.refuse(p, frame.TransmitRefused, int(in[i].Copies))
-				o.note(l, at+i, 1, frame.TransmitRefused)
-			}
-		}
 		if l.wire.Len() > 0 {
-			r, b := l.write(o, at)
-			refused += r
-			bytes -= min(bytes, b)
-		} else if n == 0 {
-			n = len(in) // Plan always goes on; if it should not, these are lost
-			refused += n
-			l.refuse(p, frame.TransmitRefused, n)
-			o.note(l, at, n, frame.TransmitRefused)
+			sent, err := p.queue.Transmit(l.wire)
+			if sent < l.wire.Len() {
+				refused = true
+				l.fail(in, err)
+			}
+			l.cells.writes.add(uint64(l.wire.Len()))
+			l.wire.Reset()
 		}
-		at += n
 		in = in[n:]
 	}
-	l.transmitted(o, refused, bytes)
+	l.transmitted(o, refused || l.egress.Stats.Refused != unfit)
 }
 
-// transmitted counts the copies of o that have left.
-func (l *loop) transmitted(o *outlist, refused int, bytes uint64) {
-	sent, count := uint64(len(o.frames)-refused), &o.port.count[l.id]
-	l.cells.sent.add(sent)
-	count.txFrames.add(sent)
+// fail marks the frames of in, of which Plan made l.wire, that did not leave as a
+// whole, when Transmit returned err.
+//
+// Hot path: no allocation.
+func (l *loop) fail(in []frame.Frame, err error) {
+	for k := range l.wire.Frames {
+		if why := refusal(&l.wire.Frames[k], err); why != frame.ReasonNone {
+			l.egress.Fail(in, k, why)
+		}
+	}
+}
+
+// transmitted counts the copies of o: those that are marked Refused, if any are,
+// have not left.
+//
+// Hot path: no allocation.
+func (l *loop) transmitted(o *outlist, refused bool) {
+	sent, bytes, count := len(o.frames), o.bytes, &o.port.count[l.id]
+	if refused {
+		for i := range o.frames {
+			f := &o.frames[i]
+			if !f.Refused {
+				continue
+			}
+			sent--
+			bytes -= uint64(f.Len())
+			l.refuse(o.port, f.Why)
+			if l.observed != nil {
+				l.copies[o.log[i]].Refused = f.Why
+			}
+		}
+	}
+	l.cells.sent.add(uint64(sent))
+	count.txFrames.add(uint64(sent))
 	count.txBytes.add(bytes)
 }
 
@@ -193,44 +215,55 @@ func (o *outlist) gso() bool {
 //
 // Hot path: no allocation.
 func (l *loop) transmitFan(lists []outlist) {
-	in, n := l.fan.in[:0], 0
-	for i := range lists {
-		in = append(in, lists[i].frames...)
-	}
-	l.egress.Plan(in, lists[0].port.can, false, l.wire)
-	for i, at := 0, 0; i < len(lists); i++ {
-		for range lists[i].frames {
-			if !in[at].Refused {
-				l.fan.to[n] = lists[i].port.id
-				n++
-			}
-			at++
+	l.interleave(lists)
+	f, unfit, n := &l.fan, l.egress.Stats.Refused, 0
+	l.egress.Plan(f.in, lists[0].port.can, false, l.wire)
+	for i := range f.in {
+		if !f.in[i].Refused {
+			f.to[n] = lists[f.from[i].list].port.id
+			n++
 		}
 	}
-	_, err := lists[0].port.fan.TransmitTo(l.fan.to[:n], l.wire)
+	sent, err := lists[0].port.fan.TransmitTo(f.to[:n], l.wire)
+	if sent < n {
+		l.fail(f.in, err)
+	}
 	l.cells.writes.add(uint64(n))
-	n = 0
-	for i, at := 0, 0; i < len(lists); i++ {
-		o := &lists[i]
-		refused, bytes := 0, o.bytes
-		for j := range o.frames {
-			why := frame.TransmitRefused // cannot be made fit
-			if !in[at].Refused {
-				why = refusal(&l.wire.Frames[n], err)
-				n++
-			}
-			if why != frame.ReasonNone {
-				refused++
-				bytes -= uint64(o.frames[j].Len())
-				l.refuse(o.port, why, 1)
-				o.note(l, j, 1, why)
-			}
-			at++
-		}
-		l.transmitted(o, refused, bytes)
-	}
 	l.wire.Reset()
-	clear(in)
+	refused := sent < n || l.egress.Stats.Refused != unfit
+	if refused {
+		for i := range f.in {
+			c := &lists[f.from[i].list].frames[f.from[i].at]
+			c.Refused, c.Why = f.in[i].Refused, f.in[i].Why
+		}
+	}
+	clear(f.in)
+	for i := range lists {
+		l.transmitted(&lists[i], refused)
+	}
+}
+
+// interleave fills l.fan with the frames of lists in the order of the batch, so
+// that the copies of one stand side by side.
+//
+// Hot path: no allocation.
+func (l *loop) interleave(lists []outlist) {
+	var next [maxOut]uint8
+	f := &l.fan
+	f.in = f.in[:0]
+	for i := range l.batch.Frames {
+		if l.verdicts[i].Action == frame.Drop {
+			continue
+		}
+		data := &l.batch.Frames[i].Data[0]
+		for k := range lists {
+			if o, at := &lists[k], next[k]; int(at) < len(o.frames) && &o.frames[at].Data[0] == data {
+				f.from[len(f.in)] = place{uint8(k), at}
+				f.in = append(f.in, o.frames[at])
+				next[k]++
+			}
+		}
+	}
 }
 
 // refusal is why f did not leave, when Transmit returned err; none if it did.
@@ -244,45 +277,11 @@ func refusal(f *frame.Frame, err error) frame.Reason {
 	return cause(err)
 }
 
-// write transmits l.wire and returns how many copies the queue refused, and
-// their octets. At is the first copy of o that l.wire holds.
-func (l *loop) write(o *outlist, at int) (refused int, bytes uint64) {
-	sent, err := o.port.queue.Transmit(l.wire)
-	l.cells.writes.add(uint64(l.wire.Len()))
-	if sent < l.wire.Len() {
-		for i := range l.wire.Frames {
-			f := &l.wire.Frames[i]
-			if why := refusal(f, err); why != frame.ReasonNone {
-				n := int(f.Copies)
-				refused += n
-				bytes += uint64(f.Len())
-				if n > 0 {
-					l.refuse(o.port, why, n)
-				}
-				o.note(l, at, n, why)
-			}
-			at += int(f.Copies)
-		}
-	}
-	l.wire.Reset()
-	return refused, bytes
-}
-
-// note enters in the log why n copies of o, from place at on, did not leave.
-// When frames of several flows were coalesced, copies of one batch may stand in
-// the log for each other.
-func (o *outlist) note(l *loop, at, n int, why frame.Reason) {
-	for i := at; i < at+n && i < len(o.log); i++ {
-		l.copies[o.log[i]].Refused = why
-	}
-}
-
 // cause is the reason for an error of Transmit.
+//
+// Hot path: no allocation.
 func cause(err error) frame.Reason {
-	var e unix.Errno
-	if !errors.As(err, &e) {
-		return frame.TransmitRefused
-	}
+	e, _ := errors.AsType[unix.Errno](err) // where As allocates
 	switch e {
 	case unix.EAGAIN, unix.ENOBUFS:
 		return frame.QueueFull

@@ -71,8 +71,9 @@ type loop struct {
 	out    [maxOut]outlist
 	outs   int
 	fan    struct { // what leaves for several ports at once
-		in []frame.Frame
-		to [frame.BatchLen]frame.PortID
+		in   []frame.Frame
+		from [frame.BatchLen]place // of each of in
+		to   [frame.BatchLen]frame.PortID
 	}
 	slot [frame.MaxPortID + 1]uint8 // by port: its place in out plus one, 0 = none
 }
@@ -280,7 +281,7 @@ func (l *loop) receive(v *view, p *port, polled uint32) {
 		for i := range l.batch.Frames {
 			l.ins[i] = p
 		}
-		l.forward(v, l.batch)
+		l.forward(v)
 	case err == nil:
 		p.line.empty++
 		failed := polled&(unix.EPOLLERR|unix.EPOLLHUP) != 0
@@ -311,7 +312,7 @@ func (l *loop) receiveAny(v *view, h *hearer) {
 			}
 		}
 		if l.batch.Len() > 0 {
-			l.forward(v, l.batch)
+			l.forward(v)
 		}
 		if err != nil {
 			l.unwatch(h.from.FD())
@@ -322,10 +323,11 @@ func (l *loop) receiveAny(v *view, h *hearer) {
 	}
 }
 
-// forward takes the frames of b, which came in by l.ins, through every stage.
+// forward takes the frames of l.batch, which came in by l.ins, through every stage.
 //
 // Hot path: no allocation.
-func (l *loop) forward(v *view, b *frame.Batch) {
+func (l *loop) forward(v *view) {
+	b := l.batch
 	if l.observed = l.sw.watcher.Load(); l.observed != nil {
 		_, l.wall = l.sw.clock.read()
 	}
@@ -339,7 +341,9 @@ func (l *loop) forward(v *view, b *frame.Batch) {
 		if d := &l.verdicts[i]; d.Reason == frame.ReasonNone {
 			l.dispatch(v, l.ins[i], &b.Frames[i], &l.headers[i], d)
 		}
-		l.ends[i] = int32(len(l.copies))
+		if l.observed != nil {
+			l.ends[i] = int32(len(l.copies))
+		}
 	}
 	l.flush()
 	if l.observed != nil {

@@ -40,7 +40,9 @@ type Stats struct {
 	RxFrames uint64
 	Verdicts [frame.NumActions]uint64
 	Reasons  [frame.NumReasons]uint64 // verdicts by reason
-	// Copies: each member that should get a frame is one.
+	// Copies: each member that should get a frame is one. One that was cut on its
+	// way out is sent when all of its segments were, and otherwise refused, for the
+	// reason of the first that was not.
 	Decided, Sent, Refused uint64
 	Drops                  [frame.NumReasons]uint64
 
@@ -140,11 +142,11 @@ func (l *loop) publish(p *port, t *tally) {
 	*t = tally{}
 }
 
-// refuse counts n copies that could not leave by out.
-func (l *loop) refuse(out *port, why frame.Reason, n int) {
-	l.cells.refused.add(uint64(n))
-	l.cells.drops[why].add(uint64(n))
-	out.count[l.id].drops[why].add(uint64(n))
+// refuse counts a copy that could not leave by out.
+func (l *loop) refuse(out *port, why frame.Reason) {
+	l.cells.refused.add(1)
+	l.cells.drops[why].add(1)
+	out.count[l.id].drops[why].add(1)
 }
 
 // Stats returns the totals.

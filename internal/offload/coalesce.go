@@ -142,6 +142,7 @@ func (e *Egress) add(in []frame.Frame, at, i int, p *packet, out *frame.Batch) {
 	b := in[i].Data
 	e.next[g.last] = uint16(i)
 	g.last = uint16(i)
+	e.held[g.out].last = g.last
 	if !g.grow(b, p) {
 		e.seal(in, at, out)
 	}

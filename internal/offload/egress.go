@@ -34,7 +34,11 @@ type Egress struct {
 	live   int // groups[:live] are open
 	evict  int // the next to make room
 	next   [window]uint16
+	held   [frame.BatchLen]span // what each frame of out stands for
 }
+
+// span is some frames of in: those from first to last along Egress.next.
+type span struct{ first, last uint16 }
 
 // NewEgress returns an Egress with its memory.
 func NewEgress() *Egress {
@@ -57,7 +61,8 @@ func NewEgress() *Egress {
 // coalesced into GSO frames that can allows. Pop and Push are kept. Copies of
 // what comes out add up to Copies of what went in. Order within a flow stays;
 // across flows it may change. A frame that cannot be cut or completed is marked
-// Refused in in, counted, and left out.
+// Refused in in, counted, and left out; for what the driver refuses, Fail marks
+// the frames that are meant.
 //
 // The frames of in have no Frags and must not be changed before out has been
 // transmitted; out is good until the next Plan.
@@ -74,7 +79,7 @@ func (e *Egress) Plan(in []frame.Frame, can frame.Offloads, coalesce bool, out *
 	}
 	i := 0
 	for i < len(in) {
-		f := &in[i]
+		f, made := &in[i], len(out.Frames)
 		var fits bool
 		switch {
 		case f.GSO.Type != frame.GSONone:
@@ -86,6 +91,9 @@ func (e *Egress) Plan(in []frame.Frame, can frame.Offloads, coalesce bool, out *
 		default:
 			fits = pass(f, out)
 		}
+		for ; made < len(out.Frames); made++ {
+			e.held[made] = span{uint16(i), uint16(i)}
+		}
 		if !fits {
 			break
 		}
@@ -95,6 +103,23 @@ func (e *Egress) Plan(in []frame.Frame, can frame.Offloads, coalesce bool, out *
 		e.seal(in, e.live-1, out)
 	}
 	return i
+}
+
+// Fail marks the frames of in that frame k of out stands for as Refused because
+// of why, both being those of the last Plan. A frame that is marked already, for
+// a segment before this one, stays as it is: a cut frame has left when all of its
+// segments have.
+//
+// Hot path: no allocation.
+func (e *Egress) Fail(in []frame.Frame, k int, why frame.Reason) {
+	for i, last := e.held[k].first, e.held[k].last; ; i = e.next[i] {
+		if f := &in[i]; !f.Refused {
+			f.Refused, f.Why = true, why
+		}
+		if i == last {
+			return
+		}
+	}
 }
 
 // full reports whether out takes no further frame, or the arena no header.
@@ -113,7 +138,7 @@ func pass(f *frame.Frame, out *frame.Batch) bool {
 
 // refuse leaves f out of the plan.
 func (e *Egress) refuse(f *frame.Frame) {
-	f.Refused = true
+	f.Refused, f.Why = true, frame.TransmitRefused
 	e.Stats.Refused++
 }
 

@@ -78,7 +78,8 @@ type Frame struct {
 	// several were coalesced, 0 for every segment but the first of a cut frame.
 	Copies uint16
 	// Refused is set by a driver when it could not send the frame, and Why where
-	// the driver knows better than Transmit's error tells.
+	// the driver knows better than Transmit's error tells. The switch sets both on
+	// a copy that did not leave as a whole.
 	Refused bool
 	Why     Reason
 }
