@@ -123,3 +123,13 @@ func Kind(b []byte) (ask, tell bool, token uint64) {
 	m, ok := parseMessage(b)
 	return ok && m.kind == kindAsk, ok && m.kind == kindTell, m.token
 }
+
+// Arena is the memory in which a loop that transmits gathers its datagrams; what
+// was sent last is there still. Nobody may be transmitting.
+func (t *Tunnel) Arena() []byte {
+	s := t.borrow()
+	b := s.Begin(nil, nil, 0, 65507)
+	s.Abandon()
+	t.giveBack(s)
+	return b
+}

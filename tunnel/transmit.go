@@ -126,7 +126,7 @@ type echo struct {
 func (e *echo) of(f *frame.Frame) bool {
 	g := e.f
 	return g != nil && len(g.Data) == len(f.Data) && &g.Data[0] == &f.Data[0] && g.Push == f.Push && g.Pop == f.Pop &&
-		len(g.Frags)+len(f.Frags) == 0
+		len(g.Frags) == len(f.Frags) && (len(f.Frags) == 0 || &g.Frags[0] == &f.Frags[0])
 }
 
 // encapsulate gathers frame f with tag i, or says why not. No octet of f is

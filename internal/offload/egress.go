@@ -62,7 +62,8 @@ func NewEgress() *Egress {
 // what comes out add up to Copies of what went in. Order within a flow stays;
 // across flows it may change. A frame that cannot be cut or completed is marked
 // Refused in in, counted, and left out; for what the driver refuses, Fail marks
-// the frames that are meant.
+// the frames that are meant. Copies of one frame that follow each other are
+// completed once and share Data and Frags.
 //
 // The frames of in have no Frags and must not be changed before out has been
 // transmitted; out is good until the next Plan.
@@ -87,7 +88,7 @@ func (e *Egress) Plan(in []frame.Frame, can frame.Offloads, coalesce bool, out *
 		case coalesce:
 			fits = e.join(in, i, can, out)
 		case f.GSO.NeedsCsum && !can.Has(frame.OffloadChecksum):
-			fits = e.complete(f, out)
+			fits = e.complete(in, i, out)
 		default:
 			fits = pass(f, out)
 		}
@@ -244,16 +245,26 @@ func (p *packet) number(h []byte, from, size int, last bool) {
 	}
 }
 
-// complete fills in the partial checksum of the plain frame f, in a copy of its
-// headers. It reports false when out is full.
+// complete fills in the partial checksum of plain frame i of in, in a copy of its
+// headers that it shares with the frame before when both are copies of one. It
+// reports false when out is full.
 //
 // Hot path: no allocation.
-func (e *Egress) complete(f *frame.Frame, out *frame.Batch) bool {
+func (e *Egress) complete(in []frame.Frame, i int, out *frame.Batch) bool {
 	if full(out) {
 		return false
 	}
+	f := &in[i]
 	if len(f.Frags) != 0 || Check(f) != nil {
 		e.refuse(f)
+		return true
+	}
+	s := *f
+	s.GSO = frame.GSO{}
+	if i > 0 && !in[i-1].Refused && alike(&in[i-1], f) {
+		last := &out.Frames[len(out.Frames)-1]
+		s.Data, s.Frags = last.Data, last.Frags
+		out.Frames = append(out.Frames, s)
 		return true
 	}
 	start, offset := int(f.GSO.CsumStart), int(f.GSO.CsumOffset)
@@ -263,10 +274,14 @@ func (e *Egress) complete(f *frame.Frame, out *frame.Batch) bool {
 		hdr, end = p.pay, p.end // padding is not summed
 	}
 	h := e.header(f.Data[:hdr])
-	s := *f
-	s.GSO = frame.GSO{}
 	putChecksum(h[start:], offset, Sum(f.Data[start:end], 0))
 	s.Data, s.Frags = h, e.payload(f.Data[hdr:])
 	out.Frames = append(out.Frames, s)
 	return true
+}
+
+// alike reports whether f and g, which have no Frags, are copies of one frame, and
+// differ in Pop and Push at most. g has octets.
+func alike(f, g *frame.Frame) bool {
+	return len(f.Data) == len(g.Data) && &f.Data[0] == &g.Data[0] && f.GSO == g.GSO
 }

@@ -1,12 +1,51 @@
 package offload_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/offload"
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
+
+// TestCompleteCopies: copies of one frame that follow each other share what one
+// completion made, whatever becomes of their tags, and no other frame does.
+func TestCompleteCopies(t *testing.T) {
+	one := build(t, spec{udp: true, partial: true, tags: 1, payload: []byte("abc")})
+	two := build(t, spec{udp: true, partial: true, tags: 1, payload: []byte("abd")})
+	tagged := one
+	tagged.Pop, tagged.Push = true, frame.MakeTag(20, 0, false)
+	moved := one
+	moved.GSO.CsumOffset = 2
+	bad := one
+	bad.GSO.CsumStart = 60000
+	short := one
+	short.Data = one.Data[:len(one.Data)-1]
+	in := []frame.Frame{one, tagged, one, two, two, one, moved, bad, bad, one, short}
+	same := []bool{false, true, true, false, true, false, false, false, false} // as the one before it
+	e, out := offload.NewEgress(), frame.NewBatch(0)
+	if n := e.Plan(in, 0, false, out); n != len(in) || out.Len() != len(same) || e.Stats.Refused != 2 {
+		t.Fatalf("%d of %d frames made %d, %d refused", n, len(in), out.Len(), e.Stats.Refused)
+	}
+	k := 0
+	for i := range in {
+		if in[i].Refused {
+			continue
+		}
+		f := &out.Frames[k]
+		if want := slowSegment(&in[i])[0]; !bytes.Equal(flat(f), want) || f.GSO != (frame.GSO{}) || f.Pop != in[i].Pop || f.Push != in[i].Push {
+			t.Errorf("frame %d: got %x, want %x", i, flat(f), want)
+		}
+		if k > 0 {
+			g := &out.Frames[k-1]
+			if got := &g.Data[0] == &f.Data[0] && &g.Frags[0] == &f.Frags[0]; got != same[k] {
+				t.Errorf("frame %d shares the octets of the one before: %v, want %v", i, got, same[k])
+			}
+		}
+		k++
+	}
+}
 
 // TestFail fails each frame that leaves for a few that were coalesced, cut and
 // passed, and looks for the marks.
