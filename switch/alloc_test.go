@@ -168,28 +168,44 @@ func BenchmarkForward(b *testing.B) {
 	bench("flood1000/60B/batch64", 1001, one(frame.Broadcast), one(alice))
 }
 
-// BenchmarkUnwatched is what a frame pays for observers that aren't there: its
-// share of one load of a pointer a batch, and a comparison for each copy. Forward
-// holds the same questions among everything else.
+// BenchmarkUnwatched is forwarding while nobody looks, and beside it the questions
+// whether somebody does, alone: as many for each batch, frame, copy and list of
+// copies as forward asks.
 func BenchmarkUnwatched(b *testing.B) {
-	l, _ := still(b, 2, nil)
-	shown := 0
-	for i := 0; i < b.N; i += frame.BatchLen {
-		if l.observed = l.sw.watcher.Load(); l.observed != nil {
-			shown++
+	b.Run("forward", func(b *testing.B) {
+		l, v := still(b, 2, nil)
+		l.sw.fdb.Learn(fdb.MakeKey(10, bob), 2, 0, nil)
+		fill(l.batch, one(bob), one(alice))
+		for i := 0; i < b.N; i += frame.BatchLen {
+			l.forwardFrom(v, v.ports[1])
 		}
-		for range frame.BatchLen {
+		if got, least := l.cells.sent.load(), uint64(b.N); got < least {
+			b.Fatalf("%d frames forwarded, want %d or more", got, least)
+		}
+	})
+	b.Run("questions", func(b *testing.B) {
+		l, _ := still(b, 2, nil)
+		shown := 0
+		ask := func() {
 			if l.observed != nil {
 				shown++
 			}
 		}
-		if l.observed != nil {
-			shown++
+		for i := 0; i < b.N; i += frame.BatchLen {
+			l.observed = l.sw.watcher.Load()
+			ask()
+			for range frame.BatchLen {
+				ask() // its copy is decided about,
+				ask() // and waits,
+				ask() // and there are no more
+			}
+			ask()
+			ask()
 		}
-	}
-	if shown != 0 {
-		b.Fatal("somebody looks")
-	}
+		if shown != 0 {
+			b.Fatal("somebody looks")
+		}
+	})
 }
 
 // BenchmarkLearn is the rate of new addresses through port/mem: each frame
