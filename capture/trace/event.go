@@ -46,6 +46,9 @@ type Event struct {
 	Far string `json:"far,omitempty"`
 	// Netns is whose interface it is; empty = the host's own.
 	Netns string `json:"ns,omitempty"`
+	// Other is of AtIn: the frame is for another station, and the kernel takes no
+	// notice of the packet, though a bridge above the interface may.
+	Other bool `json:"other,omitempty"`
 
 	// Of the switch only.
 	Network string `json:"net,omitempty"`
@@ -61,6 +64,9 @@ type Event struct {
 }
 
 func (e *Event) v6() bool { return strings.Contains(e.From, ":") }
+
+// Received reports whether a kernel has received the packet for itself.
+func (e *Event) Received() bool { return e.At == AtIn && !e.Other }
 
 // Reached reports whether the packet is an answer of the destination itself.
 func (e *Event) Reached() bool { return e.What.reached(e.Code, e.v6()) }

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,8 +32,8 @@ type Hop struct {
 	Direction string    `json:"direction"`
 	Host      string    `json:"host"`
 	Port      string    `json:"port"`            // of the switch; of a route or wire the interface
-	Netns     string    `json:"netns,omitempty"` // of a wire: whose interface it is; empty = the host's own
-	Far       string    `json:"far,omitempty"`   // of a wire: the port of the switch at its other end
+	Netns     string    `json:"netns,omitempty"` // of a route or wire: whose interface it is; empty = the host's own
+	Far       string    `json:"far,omitempty"`   // of a route or wire: the port of the switch at its other end
 	At        string    `json:"at"`
 	Time      time.Time `json:"time"`     // by the clock of the host that was asked
 	SinceUS   int64     `json:"since_us"` // since the hop before, never negative
@@ -43,7 +44,7 @@ type Hop struct {
 	VNI       int       `json:"vni"`
 	TTLIn     int       `json:"ttl_in"`
 	TTLOut    int       `json:"ttl_out"`
-	Action    string    `json:"action"` // receive, forward, flood, drop, local, send, refuse, encapsulate, decapsulate, route
+	Action    string    `json:"action"` // receive, forward, flood, drop, local, send, refuse, encapsulate, decapsulate, route, ignore
 	Reason    string    `json:"reason"`
 	Entry     string    `json:"entry"`               // of the filtering database, that was found
 	TaughtBy  string    `json:"taught_by,omitempty"` // the frame that taught it
@@ -61,34 +62,68 @@ func (h *Hop) Reached() bool { return h.reached }
 // Drops reports whether the packet ended here, as far as this hop shows.
 func (h *Hop) Drops() bool { return h.Action == "drop" || h.Action == "refuse" }
 
-// unfold makes hops of ordered events.
+// unfold makes hops of ordered events. A router's hop stands where the TTL falls,
+// behind what others heard of the packet before.
 func unfold(events []sighting) []Hop {
-	var hops []Hop
-	for i := 0; i < len(events); i++ {
+	var hops, routes []Hop
+	out := pairs(events)
+	for i := range events {
 		e := &events[i]
+		if len(routes) > 0 && int(e.TTL) < routes[0].TTLIn {
+			hops, routes = append(hops, routes...), nil
+		}
 		switch {
 		case e.At == AtSwitch:
 			hops = append(hops, e.switched()...)
-		case i+1 < len(events) && routed(e, &events[i+1]):
-			h := events[i+1].hop(Route, e.Port)
-			h.TTLIn, h.Action, h.Next, h.NAT = int(e.TTL), "route", events[i+1].Port, translated(&e.Event, &events[i+1].Event)
-			hops = append(hops, h)
-			i++
-		default:
-			h := e.hop(Wire, e.Port)
-			h.Action, h.Far = "receive", e.Far
-			if e.At == AtOut {
-				h.Action = "send"
-			}
-			hops = append(hops, h)
+		case out[i] > i:
+			routes = append(routes, e.routes(&events[out[i]]))
+		case out[i] < 0:
+			hops = append(hops, e.heard())
 		}
 	}
-	return hops
+	return append(hops, routes...)
+}
+
+// pairs finds for each event the other side of the kernel that forwarded the
+// packet, -1 for none.
+func pairs(events []sighting) []int {
+	out := slices.Repeat([]int{-1}, len(events))
+	for j := range events {
+		for i := j - 1; i >= 0; i-- {
+			if out[i] < 0 && routed(&events[i], &events[j]) {
+				out[i], out[j] = j, i
+				break
+			}
+		}
+	}
+	return out
 }
 
 // routed reports whether a and b are the two sides of one kernel that forwards.
 func routed(a, b *sighting) bool {
-	return a.At == AtIn && b.At == AtOut && a.host == b.host && a.Netns == b.Netns && a.TTL == b.TTL+1
+	return a.Received() && b.At == AtOut && a.host == b.host && a.Netns == b.Netns && a.TTL == b.TTL+1
+}
+
+// routes is the hop of a kernel that received s and sent it as b.
+func (s *sighting) routes(b *sighting) Hop {
+	h := b.hop(Route, s.Port)
+	h.TTLIn, h.Action, h.Next, h.Far, h.NAT = int(s.TTL), "route", b.Port, s.Far, translated(&s.Event, &b.Event)
+	return h
+}
+
+// heard is the hop of an interface of a kernel.
+func (s *sighting) heard() Hop {
+	h := s.hop(Wire, s.Port)
+	h.Far = s.Far
+	switch {
+	case s.At == AtOut:
+		h.Action = "send"
+	case s.Other:
+		h.Action = "ignore"
+	default:
+		h.Action = "receive"
+	}
+	return h
 }
 
 // translated says which addresses of a packet were others before: NAT put new

@@ -108,7 +108,7 @@ func (s *sighting) encapsulates() bool {
 // which no port of the switch is at the other end of.
 func (s *sighting) leaves() bool { return s.At == AtOut && s.Far == "" }
 
-func (s *sighting) arrives() bool { return s.At == AtIn && s.Far == "" }
+func (s *sighting) arrives() bool { return s.Received() && s.Far == "" }
 
 // exits reports whether a copy left by port.
 func (s *sighting) exits(port string) bool {

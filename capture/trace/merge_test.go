@@ -196,6 +196,40 @@ func TestMergeWithGaps(t *testing.T) {
 	})
 }
 
+// TestMergeForOthers: what an interface hears for another station no kernel
+// takes, and none routes.
+func TestMergeForOthers(t *testing.T) {
+	at := start.UnixNano()
+	hops := trace.Merge(1, []trace.Account{{Host: "a", Events: []trace.Event{
+		{At: trace.AtIn, Other: true, Time: at, TTL: 64, Port: "veth0"},
+		{At: trace.AtOut, Time: at + 1, TTL: 63, Port: "e"},
+	}}})
+	if len(hops) != 2 || hops[0].At != trace.Wire || hops[0].Action != "ignore" || hops[1].Action != "send" {
+		t.Errorf("got %+v", hops)
+	}
+}
+
+// TestMergeFloodedAndRouted: copies of a flood that others hear in between hide
+// no router.
+func TestMergeFloodedAndRouted(t *testing.T) {
+	at := start.UnixNano()
+	hops := trace.Merge(1, []trace.Account{{Host: "a", Events: []trace.Event{
+		{At: trace.AtIn, Time: at, TTL: 64, Port: "eth0", Netns: "r", Far: "r1"},
+		{At: trace.AtIn, Other: true, Time: at + 1, TTL: 64, Port: "eth0", Netns: "c", Far: "c2"},
+		{At: trace.AtIn, Time: at + 2, TTL: 64, Port: "eth0.10", Netns: "r"},
+		{At: trace.AtIn, Other: true, Time: at + 3, TTL: 64, Port: "eth0", Netns: "d", Far: "c3"},
+		{At: trace.AtOut, Time: at + 4, TTL: 63, Port: "eth1", Netns: "r", Far: "r2"},
+	}}})
+	var got []string
+	for _, h := range hops {
+		got = append(got, fmt.Sprint(h.At, " ", h.Far, " ", h.Port, " ", h.Next, " ", h.TTLIn, " ", h.TTLOut))
+	}
+	want := []string{"wire r1 eth0  64 64", "wire c2 eth0  64 64", "wire c3 eth0  64 64", "route  eth0.10 eth1 64 63"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("hops (-want +got):\n%s", d)
+	}
+}
+
 // TestMergeContradiction: causes that contradict each other end in some order.
 func TestMergeContradiction(t *testing.T) {
 	in, out := trace.Event{At: trace.AtIn, Port: "e"}, trace.Event{At: trace.AtOut, Port: "e"}

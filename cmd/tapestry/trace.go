@@ -261,8 +261,11 @@ func whatText(h *trace.Hop) string {
 	if h.Netns != "" {
 		who = "the container"
 	}
-	if h.Action == "send" {
+	switch h.Action {
+	case "send":
 		return fmt.Sprintf("%s sends %s", who, packetName(h))
+	case "ignore":
+		return fmt.Sprintf("for another station, not for %s", who)
 	}
 	return fmt.Sprintf("%s receives %s", who, packetName(h))
 }

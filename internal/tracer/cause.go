@@ -30,7 +30,7 @@ func (l *lookout) causes(events []trace.Event) []trace.Cause {
 		if explained[l.portOf(e.Netns)] {
 			continue
 		}
-		if e.At != trace.AtIn || l.delivered(e) || goesOn(e, events) || len(asked) == maxCauses {
+		if !e.Received() || l.delivered(e) || goesOn(e, events) || len(asked) == maxCauses {
 			continue
 		}
 		port := l.portOf(e.Netns)

@@ -139,7 +139,7 @@ func (e *ear) event(name string, p *watch.Packet, s *trace.Sight) trace.Event {
 		at = trace.AtOut
 	}
 	v := sightEvent(at, s, time.Unix(0, p.Time))
-	v.Port, v.Far, v.Netns = name, e.far[name], e.netns
+	v.Port, v.Far, v.Netns, v.Other = name, e.far[name], e.netns, p.Direction == watch.ToOther
 	return v
 }
 

@@ -267,8 +267,8 @@ func (j *journey) conclude(hops []trace.Hop, sent time.Time, refused error) api.
 func turning(hops []trace.Hop) string {
 	host := ""
 	for i := range hops {
-		if hops[i].Direction == trace.Request {
-			host = hops[i].Host
+		if h := &hops[i]; h.Direction == trace.Request && h.Action != "ignore" && !h.Drops() {
+			host = h.Host
 		}
 	}
 	return host
@@ -285,12 +285,22 @@ func (j *journey) unsent(err error) (lost, hint string) {
 	return fmt.Sprintf("the probe never left: %v", err), keeperHint(err)
 }
 
+// lastTaken is the last of the hops whose packet was for whoever saw it.
+func lastTaken(hops []trace.Hop) *trace.Hop {
+	for i := len(hops) - 1; i > 0; i-- {
+		if hops[i].Action != "ignore" {
+			return &hops[i]
+		}
+	}
+	return &hops[0]
+}
+
 // lastSeen says where a probe or its answer was seen last, and what that means.
 func (j *journey) lastSeen(hops []trace.Hop) (host, lost string) {
 	if len(hops) == 0 {
 		return j.host, fmt.Sprintf("the probe did not come out of the namespace of %s", j.from.name)
 	}
-	h := &hops[len(hops)-1]
+	h := lastTaken(hops)
 	for i := range hops {
 		if hops[i].Direction == h.Direction && hops[i].Drops() {
 			h = &hops[i]
