@@ -69,6 +69,8 @@ type Moved struct {
 	Port   string `json:"port"` // of a tunnel peer peer/NAME
 	Reason string `json:"reason"`
 	Frames uint64 `json:"frames"`
+	// Also says that no packet of the trace is known to have moved it.
+	Also bool `json:"also,omitempty"`
 }
 
 // Cause is why a kernel goes no further with a packet.

@@ -23,6 +23,7 @@ type Exit struct {
 	Peer    bool   `json:"peer,omitempty"` // it left by the tunnel
 	VLAN    int    `json:"vlan,omitempty"` // the tag that it carries; 0 = none
 	VNI     int    `json:"vni,omitempty"`
+	Sealed  bool   `json:"sealed,omitempty"`  // it left by an encrypted link
 	Refused string `json:"refused,omitempty"` // the reason why it did not leave
 }
 
@@ -52,9 +53,10 @@ type Event struct {
 
 	// Of the switch only.
 	Network string `json:"net,omitempty"`
-	VLAN    int    `json:"vlan,omitempty"` // the network's
-	Tag     int    `json:"tag,omitempty"`  // as it came in; 0 = untagged
-	VNI     int    `json:"vni,omitempty"`  // as it came in
+	VLAN    int    `json:"vlan,omitempty"`   // the network's
+	Tag     int    `json:"tag,omitempty"`    // as it came in; 0 = untagged
+	VNI     int    `json:"vni,omitempty"`    // as it came in
+	Sealed  bool   `json:"sealed,omitempty"` // it came in by an encrypted link
 	Action  string `json:"act,omitempty"`
 	Reason  string `json:"why,omitempty"`
 	Entry   string `json:"fdb,omitempty"`    // of the filtering database, that was found

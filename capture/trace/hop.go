@@ -42,6 +42,7 @@ type Hop struct {
 	Network   string    `json:"network,omitempty"`
 	VLAN      int       `json:"vlan"` // the tag on the wire; of a decision the network's
 	VNI       int       `json:"vni"`
+	Encrypted bool      `json:"encrypted,omitempty"` // of an encapsulation, either way: inside DTLS
 	TTLIn     int       `json:"ttl_in"`
 	TTLOut    int       `json:"ttl_out"`
 	Action    string    `json:"action"` // receive, forward, flood, drop, local, send, refuse, encapsulate, decapsulate, route, ignore
@@ -161,7 +162,7 @@ func (s *sighting) switched() []Hop {
 	in := s.hop(Ingress, s.Port)
 	in.Action, in.VLAN = "receive", s.Tag
 	if s.Peer {
-		in.At, in.Action, in.VNI = Decap, "decapsulate", s.VNI
+		in.At, in.Action, in.VNI, in.Encrypted = Decap, "decapsulate", s.VNI, s.Sealed
 	}
 	decide := s.hop(Decide, s.Port)
 	decide.Action, decide.Reason, decide.Entry, decide.TaughtBy, decide.VLAN = s.Action, s.Reason, s.Entry, s.Taught, s.VLAN
@@ -178,7 +179,7 @@ func (s *sighting) switched() []Hop {
 		h := s.hop(Egress, x.Port)
 		h.Action, h.Reason, h.VLAN = "send", x.Refused, x.VLAN
 		if x.Peer {
-			h.At, h.Action, h.VNI, h.Next = Encap, "encapsulate", x.VNI, x.Port
+			h.At, h.Action, h.VNI, h.Encrypted, h.Next = Encap, "encapsulate", x.VNI, x.Sealed, x.Port
 		}
 		if x.Refused != "" {
 			h.Action = "refuse"

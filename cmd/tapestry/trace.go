@@ -235,7 +235,7 @@ func whatText(h *trace.Hop) string {
 	case trace.Ingress:
 		return fmt.Sprintf("%s > %s, %s", h.SrcMAC, h.DstMAC, tagged(h.VLAN))
 	case trace.Decap:
-		return fmt.Sprintf("%s > %s, out of VXLAN, VNI %d", h.SrcMAC, h.DstMAC, h.VNI)
+		return fmt.Sprintf("%s > %s, out of %s, VNI %d", h.SrcMAC, h.DstMAC, wrapping(h), h.VNI)
 	case trace.Decide:
 		return decided(h)
 	case trace.Egress, trace.Encap:
@@ -244,7 +244,7 @@ func whatText(h *trace.Hop) string {
 		}
 		what, who := tagged(h.VLAN), "bridge"
 		if h.At == trace.Encap {
-			what, who = fmt.Sprintf("into VXLAN, VNI %d", h.VNI), "tunnel"
+			what, who = fmt.Sprintf("into %s, VNI %d", wrapping(h), h.VNI), "tunnel"
 		}
 		if h.TTLIn == 0 { // no IP packet
 			return what
@@ -301,6 +301,14 @@ func decided(h *trace.Hop) string {
 	return s
 }
 
+// wrapping is what a tunnel carries a frame in.
+func wrapping(h *trace.Hop) string {
+	if h.Encrypted {
+		return "DTLS"
+	}
+	return "VXLAN"
+}
+
 func tagged(vlan int) string {
 	if vlan == 0 {
 		return "untagged"
@@ -320,6 +328,10 @@ func (p *tracePrinter) end() {
 		p.c.printf("why: %s\n", w.What)
 	}
 	for _, m := range e.Moved {
+		if m.Also {
+			p.c.printf("also moved: %s %d at %s/%s\n", m.Reason, m.Frames, m.Host, m.Port)
+			continue
+		}
 		p.c.printf("counted: %s %d at %s/%s. %s\n", m.Reason, m.Frames, m.Host, m.Port, reasonDoc(m.Reason))
 	}
 	for _, d := range []string{trace.Request, trace.Answer} {

@@ -175,6 +175,13 @@ func (d *Daemon) Why(mac string) (api.Why, error) {
 	return w, nil
 }
 
+// teacher is the record of the frame that put e where it is; none is known when
+// something else has happened to the station since. It is belief's rule.
+func (d *Daemon) teacher(e fdb.Entry) (fdb.Record, bool) {
+	r, ok := d.table.Latest(fdb.MakeKey(e.VID, e.MAC))
+	return r, ok && !e.Static && r.Port == e.Port && (r.Event == fdb.EventLearned || r.Event == fdb.EventMoved)
+}
+
 // belief adds to an entry of the present what the history and the flaps know.
 func (d *Daemon) belief(e api.Entry, w *api.Why, flaps []api.Flap, now time.Time) api.Belief {
 	b := api.Belief{Entry: e}

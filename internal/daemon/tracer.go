@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tapestry-net/tapestry/capture/dissect"
+	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/tracer"
@@ -32,14 +33,18 @@ func (t traced) Here() tracer.Here {
 	d := t.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n, vnis := d.names.Load(), map[frame.VID]int{}
+	n, nets := d.names.Load(), map[frame.VID]tracer.Network{}
 	for name, network := range d.eff.Networks {
-		vnis[d.st.VLANs[name]] = int(network.VNI)
+		nets[d.st.VLANs[name]] = tracer.Network{VNI: int(network.VNI), Encrypt: network.Encrypt == config.EncryptRequired}
 	}
 	h := tracer.Here{
 		Host: d.eff.Host, Ports: make(map[string]tracer.Port, len(d.ports)),
-		Place:   n.place,
-		Network: func(v frame.VID) (string, int) { return n.network(v), vnis[v] },
+		Place: n.place,
+		Network: func(v frame.VID) tracer.Network {
+			w := nets[v]
+			w.Name = n.network(v)
+			return w
+		},
 	}
 	for name, p := range d.ports {
 		o := tracer.Port{ID: p.id, Request: p.req, Reply: p.reply, Hint: p.hint}
@@ -60,9 +65,9 @@ func (t traced) Here() tracer.Here {
 }
 
 // Entry implements tracer.Host.
-func (t traced) Entry(v frame.VID, m frame.MAC) (entry, taught string) {
+func (t traced) Entry(v frame.VID, m frame.MAC, at frame.PortID) (entry, taught string) {
 	e, ok := t.d.table.Entry(fdb.MakeKey(v, m))
-	if !ok {
+	if !ok || e.Port != at {
 		return "", ""
 	}
 	entry = fmt.Sprintf("%s on %s", m, t.d.names.Load().port(e.Port))
@@ -70,14 +75,10 @@ func (t traced) Entry(v frame.VID, m frame.MAC) (entry, taught string) {
 		return entry + ", static", ""
 	}
 	entry += fmt.Sprintf(", heard %d s ago", int(e.Age(tick()).Seconds()))
-	records := t.d.table.HistoryOf(m)
-	for i := len(records) - 1; i >= 0; i-- {
-		r := records[i]
-		if r.VID == v && len(r.Head) > 0 && (r.Event == fdb.EventLearned || r.Event == fdb.EventMoved) {
-			return entry, fmt.Sprintf("%s at %s", dissect.Line(r.Head), time.Unix(0, r.Wall).Format(time.TimeOnly))
-		}
+	if r, ok := t.d.teacher(e); ok && len(r.Head) > 0 {
+		taught = fmt.Sprintf("%s at %s", dissect.Line(r.Head), time.Unix(0, r.Wall).Format(time.TimeOnly))
 	}
-	return entry, ""
+	return entry, taught
 }
 
 // Drops implements tracer.Host.

@@ -1,5 +1,10 @@
 package tracer
 
+import (
+	"github.com/tapestry-net/tapestry/capture/trace"
+	"github.com/tapestry-net/tapestry/switch/frame"
+)
+
 // The pure parts, for tests.
 var (
 	SourceFor   = sourceFor
@@ -20,4 +25,15 @@ func Ears(h *Here, ports ...string) (all []map[string]string) {
 		all = append(all, m)
 	}
 	return all
+}
+
+// Moved are the counters that have moved since before, told with those events.
+func (t *Tracer) Moved(before map[frame.PortID]Counts, events []trace.Event) []trace.Moved {
+	return (&lookout{t: t, before: before}).moved(events)
+}
+
+// SwitchEvent is what is told of a decision.
+func (t *Tracer) SwitchEvent(s *trace.Seen) trace.Event {
+	here := t.host.Here()
+	return t.switchEvent(&here, s)
 }

@@ -1,7 +1,9 @@
 package tracer
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tapestry-net/tapestry/capture/trace"
@@ -66,18 +68,69 @@ func (l *lookout) close() {
 	}
 }
 
-// moved are the drop counters that went up since the watch began.
-func (l *lookout) moved() []trace.Moved {
+// maxAlso is how many drop counters are told that no packet of the trace has
+// moved, as far as is known.
+const maxAlso = 16
+
+// moved are the drop counters that went up since the watch began: first those
+// that the packets of the trace have moved.
+func (l *lookout) moved(events []trace.Event) []trace.Moved {
 	var out []trace.Moved
-	here := l.t.host.Here()
+	here, met := l.t.host.Here(), counters(events)
 	for id, now := range l.t.host.Drops() {
 		for why, n := range now {
 			if was := l.before[id][why]; n > was && frame.Reason(why).IsDrop() {
-				out = append(out, trace.Moved{Host: here.Host, Port: here.portName(id), Reason: frame.Reason(why).String(), Frames: n - was})
+				m := trace.Moved{Host: here.Host, Port: here.portName(id), Reason: frame.Reason(why).String(), Frames: n - was}
+				m.Also = !met[counter{m.Port, m.Reason}]
+				out = append(out, m)
 			}
 		}
 	}
-	return out
+	slices.SortFunc(out, func(a, b trace.Moved) int {
+		return cmp.Or(later(a, b), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Reason, b.Reason))
+	})
+	also := slices.IndexFunc(out, func(m trace.Moved) bool { return m.Also })
+	if also < 0 {
+		return out
+	}
+	return out[:min(len(out), also+maxAlso)]
+}
+
+// later orders counters: those last that somebody else may have moved.
+func later(a, b trace.Moved) int {
+	switch {
+	case a.Also == b.Also:
+		return 0
+	case a.Also:
+		return 1
+	}
+	return -1
+}
+
+// counter names a drop counter of this host.
+type counter struct{ port, reason string }
+
+// counters are those that the packets of events have moved.
+func counters(events []trace.Event) map[counter]bool {
+	met := map[counter]bool{}
+	add := func(port string, peer bool, reason string) {
+		if peer {
+			port = "peer/" + port
+		}
+		met[counter{port, reason}] = true
+	}
+	for i := range events {
+		e := &events[i]
+		if e.Action == frame.Drop.String() {
+			add(e.Port, e.Peer, e.Reason)
+		}
+		for _, x := range e.Exits {
+			if x.Refused != "" {
+				add(x.Port, x.Peer, x.Refused)
+			}
+		}
+	}
+	return met
 }
 
 // events are what was seen so far, in this host's names.
@@ -102,7 +155,7 @@ func (l *lookout) report(lost bool) trace.Report {
 		r.Lost += e.missed()
 	}
 	if lost {
-		r.Moved, r.Causes = l.moved(), l.causes(r.Events)
+		r.Moved, r.Causes = l.moved(r.Events), l.causes(r.Events)
 	}
 	return r
 }
@@ -111,24 +164,24 @@ func (l *lookout) report(lost bool) trace.Report {
 func (t *Tracer) switchEvent(h *Here, s *trace.Seen) trace.Event {
 	v := s.Verdict
 	e := sightEvent(trace.AtSwitch, &s.Sight, s.Time)
-	network, vni := h.Network(v.VID)
-	e.Network, e.VLAN, e.Action, e.Reason, e.More = network, int(v.VID), v.Action.String(), v.Reason.String(), s.More
+	n := h.Network(v.VID)
+	e.Network, e.VLAN, e.Action, e.Reason, e.More = n.Name, int(v.VID), v.Action.String(), v.Reason.String(), s.More
 	e.Port, e.Peer = h.Place(s.In)
 	if e.Peer {
-		e.VNI = vni
+		e.VNI, e.Sealed = n.VNI, n.Encrypt && v.Reason != frame.PlaintextRefused
 	}
 	for _, c := range s.Copies() {
 		x := trace.Exit{VLAN: int(c.Tag.VID())}
 		if x.Port, x.Peer = h.Place(c.Port); x.Peer {
-			x.VLAN, x.VNI = 0, vni
+			x.VLAN, x.VNI, x.Sealed = 0, n.VNI, n.Encrypt
 		}
 		if c.Refused != frame.ReasonNone {
 			x.Refused = c.Refused.String()
 		}
 		e.Exits = append(e.Exits, x)
 	}
-	if v.VID != 0 && !s.Dst.IsGroup() {
-		e.Entry, e.Taught = t.host.Entry(v.VID, s.Dst)
+	if v.Reason == frame.KnownUnicast {
+		e.Entry, e.Taught = t.host.Entry(v.VID, s.Dst, v.Out)
 	}
 	return e
 }

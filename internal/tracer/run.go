@@ -103,6 +103,7 @@ func (j *journey) attempt(ctx context.Context, ttl uint8, walls bool) result {
 		r.end.Moved = append(r.end.Moved, w.report.Moved...)
 		r.end.Causes = append(r.end.Causes, elsewhere(w.host, w.report.Causes)...)
 	}
+	slices.SortStableFunc(r.end.Moved, later)
 	suspect := func(c trace.Cause) bool { return c.Firewall }
 	if known := slices.DeleteFunc(slices.Clone(r.end.Causes), suspect); len(known) > 0 {
 		r.end.Causes = known

@@ -20,9 +20,10 @@ import (
 type Host interface {
 	// Here is everything as it is now. The caller changes none of it.
 	Here() Here
-	// Entry says what the filtering database has about a station and which frame
-	// taught it, both empty when it has nothing.
-	Entry(v frame.VID, m frame.MAC) (entry, taught string)
+	// Entry says what the filtering database has about a station that a decision
+	// found behind port at, and which frame put it there. Both are empty when it has
+	// the station elsewhere by now, or nowhere.
+	Entry(v frame.VID, m frame.MAC, at frame.PortID) (entry, taught string)
 	// Drops are the drop counters of all ports and peers.
 	Drops() map[frame.PortID]Counts
 	// Observe shows o what the switch forwards, and refused what the tunnel
@@ -45,9 +46,15 @@ type Here struct {
 	Ports map[string]Port
 	Peers []Peer
 	// Place is the name of a port, or of the peer that it stands for.
-	Place func(frame.PortID) (name string, peer bool)
-	// Network is the name of a network, and its VNI, 0 for none.
-	Network func(frame.VID) (name string, vni int)
+	Place   func(frame.PortID) (name string, peer bool)
+	Network func(frame.VID) Network
+}
+
+// Network is one network.
+type Network struct {
+	Name    string
+	VNI     int  // 0 = it stays on this host
+	Encrypt bool // its frames leave the host by encrypted links alone
 }
 
 // Port is one port.

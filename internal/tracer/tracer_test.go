@@ -3,6 +3,7 @@ package tracer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -26,6 +27,7 @@ type desk struct {
 	here      tracer.Here
 	observers chan vswitch.Observer // each that came
 	left      chan vswitch.Observer // each that went
+	drops     map[frame.PortID]tracer.Counts
 }
 
 func newDesk() *desk {
@@ -41,17 +43,19 @@ func newDesk() *desk {
 				"gone": {ID: 5, Request: keeper.PortRequest{Kind: keeper.KindTap}, Down: "namespace gone is gone", Hint: "ip netns add gone"},
 			},
 			Place:   func(id frame.PortID) (string, bool) { return "c" + string(rune('0'+id)), false },
-			Network: func(frame.VID) (string, int) { return "blue", 0 },
+			Network: func(frame.VID) tracer.Network { return tracer.Network{Name: "blue"} },
 		},
 	}
 }
 
-func (d *desk) Here() tracer.Here                           { return d.here }
-func (d *desk) Entry(frame.VID, frame.MAC) (string, string) { return "an entry", "a frame" }
-func (d *desk) Drops() map[frame.PortID]tracer.Counts       { return nil }
-func (d *desk) Observe(o, _ vswitch.Observer)               { d.observers <- o }
-func (d *desk) Unobserve(o, _ vswitch.Observer)             { d.left <- o }
-func (d *desk) Inject(inject.Frame) bool                    { return true }
+func (d *desk) Here() tracer.Here { return d.here }
+func (d *desk) Entry(_ frame.VID, _ frame.MAC, at frame.PortID) (string, string) {
+	return fmt.Sprint("an entry at ", at), "a frame"
+}
+func (d *desk) Drops() map[frame.PortID]tracer.Counts { return d.drops }
+func (d *desk) Observe(o, _ vswitch.Observer)         { d.observers <- o }
+func (d *desk) Unobserve(o, _ vswitch.Observer)       { d.left <- o }
+func (d *desk) Inject(inject.Frame) bool              { return true }
 func (d *desk) Ask(context.Context, frame.PortID, []byte) (tunnel.Told, error) {
 	return tunnel.Told{}, tunnel.ErrNoAnswer
 }
