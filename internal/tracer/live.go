@@ -27,7 +27,17 @@ const (
 	// many places each.
 	maxLive       = 256
 	maxLiveEvents = 32
+	// maxTurn is how many records are taken before the clock and the caller are
+	// looked at again.
+	maxTurn = 512
 )
+
+// always is ready.
+var always = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // live follows packets of live traffic through this host.
 type live struct {
@@ -47,7 +57,8 @@ type followed struct {
 	print  trace.Print
 	first  time.Time
 	line   string
-	events []trace.Event
+	seen   []trace.Seen  // by the switch
+	events []trace.Event // at the kernel's interfaces
 }
 
 // traceLive readies the trace of live packets that match r.Watch.
@@ -111,14 +122,14 @@ func (v *live) run(ctx context.Context, count int, take func(api.Traced) error) 
 	var rec capture.Record
 	told, lost := 0, uint64(0)
 	for {
-		for ring.Poll(&rec) {
-			v.record(&rec)
+		more := ring.Ready()
+		if v.drain(ring, &rec) {
+			more = always
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ring.Ready():
-			continue
+		case <-more:
 		case now := <-look.C:
 			due, missed := v.due(now)
 			if n := ring.LostAll() - lost + uint64(missed); n > 0 {
@@ -127,9 +138,13 @@ func (v *live) run(ctx context.Context, count int, take func(api.Traced) error) 
 					return err
 				}
 			}
+			if len(due) == 0 {
+				continue
+			}
+			here := v.t.host.Here()
 			for _, f := range due {
 				told++
-				if err := v.tell(f, told, take); err != nil || told == count {
+				if err := v.tell(&here, f, told, take); err != nil || told == count {
 					return err
 				}
 			}
@@ -137,10 +152,29 @@ func (v *live) run(ctx context.Context, count int, take func(api.Traced) error) 
 	}
 }
 
-// record takes a packet that the switch has decided about.
+// drain takes what waits in the ring, a turn of it at most, and reports whether
+// there may be more.
+func (v *live) drain(ring *capture.Ring, rec *capture.Record) (more bool) {
+	for range maxTurn {
+		if !ring.Poll(rec) {
+			return false
+		}
+		v.record(rec)
+	}
+	return true
+}
+
+// record takes a packet that the switch has decided about. Names and the table
+// are looked at when it is told: most packets of a flood never are.
 func (v *live) record(rec *capture.Record) {
 	print, s, ok := trace.Fingerprint(rec.Data)
 	if !ok {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f := v.follow(print, rec.Data)
+	if f == nil || f.full() {
 		return
 	}
 	seen := trace.Seen{Sight: s, Time: rec.Time, In: rec.In, Verdict: rec.Verdict, Len: rec.Len, More: rec.More}
@@ -149,28 +183,35 @@ func (v *live) record(rec *capture.Record) {
 		copies = append(copies, c.Copy)
 	}
 	seen.SetCopies(copies)
-	here := v.t.host.Here()
-	v.add(print, rec.Data, v.t.switchEvent(&here, &seen))
+	f.seen = append(f.seen, seen)
 }
 
-// add notes one sight of a packet.
+// add notes one sight of a packet at an interface.
 func (v *live) add(print trace.Print, data []byte, e trace.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if f := v.follow(print, data); f != nil && !f.full() {
+		f.events = append(f.events, e)
+	}
+}
+
+// follow is the packet with that print, nil when too many are followed already.
+// The caller holds mu.
+func (v *live) follow(print trace.Print, data []byte) *followed {
 	f := v.under[print]
 	if f == nil {
 		if len(v.order) == maxLive {
 			v.missed++
-			return
+			return nil
 		}
 		f = &followed{print: print, first: time.Now(), line: v.lines.Line(data)}
 		v.under[print] = f
 		v.order = append(v.order, f)
 	}
-	if len(f.events) < maxLiveEvents {
-		f.events = append(f.events, e)
-	}
+	return f
 }
+
+func (f *followed) full() bool { return len(f.seen)+len(f.events) >= maxLiveEvents }
 
 // due takes out the packets that have had their time, and tells how many were
 // too many.
@@ -188,7 +229,10 @@ func (v *live) due(now time.Time) (due []*followed, missed int) {
 }
 
 // tell hands over the hops of one packet.
-func (v *live) tell(f *followed, seq int, take func(api.Traced) error) error {
+func (v *live) tell(here *Here, f *followed, seq int, take func(api.Traced) error) error {
+	for i := range f.seen {
+		f.events = append(f.events, v.t.switchEvent(here, &f.seen[i]))
+	}
 	hops := trace.Merge(trace.ID(cmp.Or(uint64(f.print), 1)), []trace.Account{{Host: v.host, Events: f.events}})
 	for i := range hops {
 		h := &hops[i]

@@ -2,13 +2,12 @@ package tracer_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,7 +17,6 @@ import (
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/port/inject"
-	"github.com/tapestry-net/tapestry/switch/switchtest"
 	"github.com/tapestry-net/tapestry/tunnel"
 )
 
@@ -28,6 +26,7 @@ type desk struct {
 	observers chan vswitch.Observer // each that came
 	left      chan vswitch.Observer // each that went
 	drops     map[frame.PortID]tracer.Counts
+	looked    atomic.Int64 // how often somebody has looked at names or the table
 }
 
 func newDesk() *desk {
@@ -48,8 +47,12 @@ func newDesk() *desk {
 	}
 }
 
-func (d *desk) Here() tracer.Here { return d.here }
+func (d *desk) Here() tracer.Here {
+	d.looked.Add(1)
+	return d.here
+}
 func (d *desk) Entry(_ frame.VID, _ frame.MAC, at frame.PortID) (string, string) {
+	d.looked.Add(1)
 	return fmt.Sprint("an entry at ", at), "a frame"
 }
 func (d *desk) Drops() map[frame.PortID]tracer.Counts { return d.drops }
@@ -133,61 +136,4 @@ func TestEars(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("ears (-want +got):\n%s", d)
 	}
-}
-
-// TestLive: packets that match are told in order, with all that was seen of each,
-// and the observer goes when the count is reached or nobody listens.
-func TestLive(t *testing.T) {
-	d := newDesk()
-	tr := tracer.New(d, nil, slog.New(slog.DiscardHandler))
-	defer tr.Close()
-	run, err := tr.Trace(t.Context(), api.TraceRequest{Watch: "udp", Count: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	ended := make(chan error)
-	go func() {
-		ended <- run(t.Context(), func(l api.Traced) error {
-			got = append(got, strings.Join([]string{l.Kind, string(rune('0' + l.Seq)), l.Hop.At, l.Port, l.Next}, " "))
-			return nil
-		})
-	}()
-	o := <-d.observers
-	a, b := switchtest.Station4(1), switchtest.Station4(2)
-	show := func(in frame.PortID, data []byte) {
-		o.Observe(&frame.Observation{Time: time.Now(), In: in, Frame: &frame.Frame{Data: data},
-			Verdict: frame.Verdict{Action: frame.Forward, Reason: frame.KnownUnicast, VID: 10, Out: 2}, Copies: []frame.Copy{{Port: 2}}})
-	}
-	show(1, switchtest.EchoFrame(a, b, 1, 1, nil))
-	show(1, switchtest.UDPFrame(a, b, []byte("one")))
-	show(1, switchtest.UDPFrame(a, b, []byte("two")))
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"hop 1 ingress c1 ", "hop 1 decide c1 c2", "hop 1 egress c2 ", "hop 2 ingress c1 ", "hop 2 decide c1 c2", "hop 2 egress c2 "}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("lines (-want +got):\n%s", diff)
-	}
-	if <-d.left != o {
-		t.Error("another observer went")
-	}
-	run, _ = tr.Trace(t.Context(), api.TraceRequest{Watch: "udp"})
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { ended <- run(ctx, nil) }()
-	<-d.observers
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	<-d.left
-	full := errors.New("full")
-	run, _ = tr.Trace(t.Context(), api.TraceRequest{Watch: "udp"})
-	go func() { ended <- run(t.Context(), func(api.Traced) error { return full }) }()
-	o = <-d.observers
-	show(1, switchtest.UDPFrame(a, b, []byte("three")))
-	if err := <-ended; !errors.Is(err, full) {
-		t.Errorf("got %v", err)
-	}
-	<-d.left
 }
