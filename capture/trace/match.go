@@ -272,7 +272,7 @@ func (m *Matcher) errorType(t uint8) (What, bool) {
 
 // quoted reports whether b, what an ICMP error quotes, is the probe. An error
 // may quote no more than eight octets behind the IP header (RFC 792). NAT may
-// have left one of the addresses as it was behind it.
+// have put another source address and port in place, or another destination.
 func (m *Matcher) quoted(b []byte) bool {
 	var p packet
 	if !m.parse(b, &p) || p.proto != m.proto || p.id != m.ident() || len(p.l4) < echoLen {
@@ -284,9 +284,9 @@ func (m *Matcher) quoted(b []byte) bool {
 	}
 	switch m.proto {
 	case protoUDP:
-		return m.marked(p.l4[udpLen:]) || m.ports(p.l4, m.sport, m.dport)
+		return m.marked(p.l4[udpLen:]) || m.onePort(p.l4)
 	case protoTCP:
-		return m.ports(p.l4, m.sport, m.dport) && binary.BigEndian.Uint32(p.l4[4:]) == m.seq
+		return m.onePort(p.l4) && binary.BigEndian.Uint32(p.l4[4:]) == m.seq
 	}
 	return p.l4[0] == m.request && m.echo(p.l4)
 }
@@ -295,11 +295,21 @@ func (m *Matcher) ports(l4 []byte, src, dst uint16) bool {
 	return binary.BigEndian.Uint16(l4) == src && binary.BigEndian.Uint16(l4[2:]) == dst
 }
 
+// onePort reports whether one of the probe's ports is where the probe has it.
+func (m *Matcher) onePort(l4 []byte) bool {
+	return binary.BigEndian.Uint16(l4) == m.sport || binary.BigEndian.Uint16(l4[2:]) == m.dport
+}
+
 func (m *Matcher) udp(p *packet) (What, bool) {
-	if m.ports(p.l4, m.dport, m.sport) && (m.between(p, &m.dst, &m.src) || m.marked(p.l4[udpLen:])) {
+	marked := m.marked(p.l4[udpLen:])
+	back := m.ports(p.l4, m.dport, m.sport)
+	if back && (marked || m.between(p, &m.dst, &m.src)) {
 		return Datagram, true // an echo server returns the mark
 	}
-	return Probe, m.marked(p.l4[udpLen:])
+	if marked && !m.onePort(p.l4) && binary.BigEndian.Uint16(p.l4) == m.dport {
+		return Datagram, true // and NAT has its own port there still
+	}
+	return Probe, marked
 }
 
 func (m *Matcher) tcp(p *packet) (What, bool) {

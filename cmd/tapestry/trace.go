@@ -211,8 +211,13 @@ func where(h *trace.Hop) string {
 	case trace.Decap:
 		return "tunnel from " + h.Port + " → switch"
 	case trace.Route:
-		return h.Port + " → " + h.Next
+		return interfaceOf(h) + " → " + h.Next
 	}
+	return interfaceOf(h)
+}
+
+// interfaceOf names an interface of a kernel, and whose it is.
+func interfaceOf(h *trace.Hop) string {
 	switch {
 	case h.Netns == "":
 		return h.Port
@@ -255,7 +260,7 @@ func whatText(h *trace.Hop) string {
 		if h.NAT != "" {
 			nat = "; NAT: " + h.NAT
 		}
-		return fmt.Sprintf("%s routed it%s; new MAC addresses %s > %s", h.Host, nat, h.SrcMAC, h.DstMAC)
+		return fmt.Sprintf("%s routed it%s; new MAC addresses %s > %s", router(h), nat, h.SrcMAC, h.DstMAC)
 	}
 	who := "the kernel of " + h.Host
 	if h.Netns != "" {
@@ -268,6 +273,17 @@ func whatText(h *trace.Hop) string {
 		return fmt.Sprintf("for another station, not for %s", who)
 	}
 	return fmt.Sprintf("%s receives %s", who, packetName(h))
+}
+
+// router names the host, or the container of it, that routed a packet.
+func router(h *trace.Hop) string {
+	switch {
+	case h.Netns == "":
+		return h.Host
+	case h.Far != "":
+		return fmt.Sprintf("the container behind %s/%s", h.Host, h.Far)
+	}
+	return fmt.Sprintf("the container %s of %s", h.Netns, h.Host)
 }
 
 // packetName is what the packet is, with the sender of an ICMP error, who is not
@@ -344,19 +360,26 @@ func (p *tracePrinter) end() {
 	}
 }
 
-// ttls is the way of one direction as its TTL and who took one: 64 → 63 (h1).
+// ttls is the way of one direction as its TTL and who took one: 64 → 63 (h1). A
+// router that nobody listened at is known by what is missing behind it.
 func (p *tracePrinter) ttls(direction string) string {
 	var b strings.Builder
+	ttl := 0
 	for _, h := range p.hops {
 		if h.Direction != direction {
 			continue
 		}
 		if b.Len() == 0 {
 			fmt.Fprint(&b, h.TTLIn)
+			ttl = h.TTLIn
+		}
+		if h.TTLIn < ttl {
+			fmt.Fprintf(&b, " → %d (not seen)", h.TTLIn)
 		}
 		if h.At == trace.Route {
-			fmt.Fprintf(&b, " → %d (%s)", h.TTLOut, api.Clean(h.Host))
+			fmt.Fprintf(&b, " → %d (%s)", h.TTLOut, api.Clean(router(h)))
 		}
+		ttl = h.TTLOut
 	}
 	if direction == trace.Request && p.last.Answer == "time exceeded" {
 		fmt.Fprintf(&b, " → 0 (%s)", api.Clean(p.last.Host))

@@ -26,7 +26,7 @@ var plain = []struct {
 	what *regexp.Regexp
 	by   string
 }{
-	{regexp.MustCompile(`(?m)^ +taught by .*\n`), ""},
+	{regexp.MustCompile(`taught by ([0-9a-f:]{17}) > .* at [0-9:]{8}`), "taught by $1 > FRAME at TIME"},
 	{regexp.MustCompile(`\b02:00:00:00:00:`), "station-"},
 	{regexp.MustCompile(`\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b`), "MAC"},
 	{regexp.MustCompile(`\d+ µs`), "N µs"},
@@ -143,6 +143,53 @@ func (n *node) leavesNothing() {
 	})
 }
 
+// TestTraceFlood: an address that isn't known is flooded, and no entry is shown
+// for it, though the answer teaches one before the trace is told.
+func TestTraceFlood(t *testing.T) {
+	a, b := netnstest.New(t), netnstest.New(t)
+	for _, ns := range []*netnstest.NS{a, b} { // nothing that they say by themselves shall teach
+		ns.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
+	}
+	n := start(t, fmt.Sprintf(`
+host: h1
+networks: {blue: {vlan: 10}}
+ports:
+  c1: {tap: {netns: %s, ifname: eth0, address: [10.1.0.1/24], mac: "02:00:00:00:00:01"}, access: blue}
+  c2: {tap: {netns: %s, ifname: eth0, address: [10.1.0.2/24], mac: "02:00:00:00:00:02"}, access: blue}
+`, a.Name(), b.Name()))
+	for i, ns := range []*netnstest.NS{a, b} {
+		ns.Run("ip", "neigh", "replace", fmt.Sprintf("10.1.0.%d", 2-i), "lladdr", fmt.Sprintf("02:00:00:00:00:%02x", 2-i), "nud", "permanent", "dev", "eth0")
+	}
+	n.cli("fdb", "flush")
+	n.golden("flood", []string{"c1", "c2"}, []string{"c1", "c2"})
+}
+
+// TestTraceContainerRouter: a container with two ports that routes between them
+// is named, for both families.
+func TestTraceContainerRouter(t *testing.T) {
+	a, b, r := netnstest.New(t), netnstest.New(t), netnstest.New(t)
+	r.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+	n := start(t, fmt.Sprintf(`
+host: h1
+networks: {blue: {vlan: 10}, red: {vlan: 20}}
+ports:
+  c1: {tap: {netns: %s, ifname: eth0, address: [10.1.0.1/24, "fd01::1/64"], mac: "02:00:00:00:00:01"}, access: blue}
+  c2: {tap: {netns: %s, ifname: eth0, address: [10.2.0.2/24, "fd02::2/64"], mac: "02:00:00:00:00:02"}, access: red}
+  r1: {tap: {netns: %[3]s, ifname: eth0, address: [10.1.0.254/24, "fd01::254/64"], mac: "02:00:00:00:00:f1"}, access: blue}
+  r2: {veth: {netns: %[3]s, ifname: eth1, address: [10.2.0.254/24, "fd02::254/64"], mac: "02:00:00:00:00:f2"}, access: red}
+`, a.Name(), b.Name(), r.Name()))
+	for i, ns := range []*netnstest.NS{a, b} {
+		ns.Run("ip", "route", "add", "default", "via", fmt.Sprintf("10.%d.0.254", i+1))
+		ns.Run("ip", "-6", "route", "add", "default", "via", fmt.Sprintf("fd0%d::254", i+1))
+	}
+	n.knows(1, 2, 0xf1, 0xf2)
+	ping(t, a, "10.2.0.2", 1)
+	n.until("IPv6 is routed", func() bool { _, err := a.Try("ping", "-n", "-c", "1", "-W", "1", "fd02::2"); return err == nil })
+	n.golden("router", []string{"c1", "c2"}, []string{"c2", "fd01::1", "--proto", "udp"})
+	r.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+	n.golden("lost_router", []string{"c1", "c2", "--wait", "100ms"})
+}
+
 // TestTraceVLAN: from a trunk to an access port and back. This end of the trunk
 // has no station, so the probe is put into the switch.
 func TestTraceVLAN(t *testing.T) {
@@ -183,77 +230,24 @@ func TestTraceTunnel(t *testing.T) {
 	n.golden("tunnel_down", []string{"c1", "h2/c2"}, []string{"c1", "10.1.0.2", "--inject", "--mac", "02:00:00:00:00:02", "--wait", "200ms"})
 }
 
-// routed is a host's file with one network of its own, whose gateway is the host.
-func routed(i int, netns, tunnel string) string {
-	return fmt.Sprintf(`
-host: h%[1]d
-networks: {lan%[1]d: {vlan: 10}}
-%[3]s
-ports:
-  c%[1]d: {tap: {netns: %[2]s, ifname: eth0, address: [10.2.%[1]d.2/24], gateway: 10.2.%[1]d.1, mac: "02:00:00:00:00:0%[1]d"}, access: lan%[1]d}
-  gw: {host: {ifname: tap-lan, address: [10.2.%[1]d.1/24], mac: "02:00:00:00:00:f%[1]d"}, access: lan%[1]d}
-`, i, netns, tunnel)
-}
-
-// newRouted is two hosts with a network each, joined by static routes.
-func newRouted(t *testing.T) *fabric {
-	t.Helper()
+// TestTraceEncrypted: a frame of an encrypted network goes into DTLS, and so does
+// what the hosts say about it.
+func TestTraceEncrypted(t *testing.T) {
 	f := newFabric(t, 2)
-	tunnel := fmt.Sprintf("tunnel: {listen: 0.0.0.0:4789, peers: {h1: {address: %s}, h2: {address: %s}}}", underlayAddr(1, false), underlayAddr(2, false))
-	for i := 1; i <= 2; i++ {
-		h := f.hosts[i-1]
-		h.underlay.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-		h.node = prepare(t, routed(i, h.container.Name(), tunnel))
-		h.node.ns = h.underlay
-		h.node.up()
-		h.underlay.Run("ip", "route", "add", fmt.Sprintf("10.2.%d.0/24", 3-i), "via", underlayAddr(3-i, false))
+	watch := f.tap(1)
+	for i := range f.hosts {
+		f.upSealed(i+1, "psk_file: secret", map[string]string{"secret": sharedKey(1)})
 	}
-	for i := 1; i <= 2; i++ {
-		f.hosts[i-1].node.knows(byte(i), byte(0xf0+i))
-		f.hosts[i-1].node.sees(fmt.Sprint("h", 3-i))
-	}
-	ping(t, f.hosts[0].container, "10.2.2.2", 1)
-	return f
-}
-
-// TestTraceRouted is the picture to reach: containers of two hosts that static
-// routes join: 64, 63, 62, with the name of the router that took each, both ways.
-func TestTraceRouted(t *testing.T) {
-	netnstest.Require(t, "nft")
-	f := newRouted(t)
 	n := f.hosts[0].node
-	n.golden("routed", []string{"c1", "h2/c2"}, []string{"c1", "h2/c2", "--proto", "udp"})
-	h1 := f.hosts[0].underlay
-	h1.Run("nft", "add table ip n; add chain ip n post { type nat hook postrouting priority 100; }; add rule ip n post oifname under0 masquerade")
-	n.golden("routed_nat", []string{"c1", "h2/c2"}, []string{"c1", "h2/c2", "--proto", "tcp"})
-	h1.Run("nft", "delete table ip n")
-	n.golden("routed_ttl", []string{"c1", "h2/c2", "--ttl", "2"}, []string{"c1", "h2/c2", "--traceroute"}, []string{"c1", "h2/c2", "--traceroute", "--proto", "tcp"})
-}
-
-// TestTraceLost: a probe that dies says where and why, and how to mend it.
-func TestTraceLost(t *testing.T) {
-	netnstest.Require(t, "nft")
-	f := newRouted(t)
-	n, h2 := f.hosts[0].node, f.hosts[1].underlay
-	for _, c := range []struct{ name, harm, mend string }{
-		{"forwarding_off", "echo 0 >/proc/sys/net/ipv4/ip_forward", "echo 1 >/proc/sys/net/ipv4/ip_forward"},
-		{"no_way_back", "ip route del 10.2.1.0/24", "ip route add 10.2.1.0/24 via " + underlayAddr(1, false)},
-		{"firewall", "nft 'add table ip f; add chain ip f fw { type filter hook forward priority 0; }; add rule ip f fw icmp type echo-request drop'", "nft delete table ip f"},
-	} {
-		h2.Run("sh", "-c", c.harm)
-		n.golden("lost_"+c.name, []string{"c1", "h2/c2", "--wait", "400ms"})
-		h2.Run("sh", "-c", c.mend)
+	n.sees("h2")
+	f.meet(1, 2)
+	n.knows(2)
+	n.golden("encrypted", []string{"c1", "h2/c2"})
+	for _, text := range []string{"10.1.0.2", "tapestry", "c2"} {
+		if hits, frames := watch.hits(text); hits != 0 || frames < 10 {
+			t.Errorf("%q was seen %d times in %d frames, want none", text, hits, frames)
+		}
 	}
-	inside := f.hosts[1].container
-	inside.Run("nft", "add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }")
-	n.golden("lost_policy", []string{"c1", "h2/c2", "--wait", "400ms", "--proto", "tcp"})
-	inside.Run("nft", "delete table inet f")
-	own := f.hosts[0].container
-	own.Run("nft", "add table ip f; add chain ip f out { type filter hook output priority 0; }; add rule ip f out ip daddr 10.2.2.2 drop")
-	n.golden("lost_inside", []string{"c1", "h2/c2", "--wait", "400ms"})
-	own.Run("nft", "delete table ip f")
-	f.hosts[0].container.Run("ip", "route", "del", "default")
-	n.golden("lost_before", []string{"c1", "h2/c2"}, []string{"c1", "10.2.1.77", "--wait", "100ms", "--inject", "--mac", "02:00:00:00:00:77"})
 }
 
 // TestTraceDropped: a probe that the switch itself drops names the reason and
@@ -276,30 +270,4 @@ ports:
 		return strings.Contains(out, "storm")
 	})
 	n.golden("dropped_storm", unknown)
-}
-
-// TestTraceWatch follows live traffic, on the host's kernel as well.
-func TestTraceWatch(t *testing.T) {
-	f := newRouted(t)
-	n := f.hosts[0].node
-	cmd := exec.Command(n.bin, "--socket", n.socket, "trace", "--watch", "icmp", "--kernel", "--count", "2")
-	var out syncBuffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	_, before, _ := n.costs()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	n.until("it listens", func() bool { _, w, _ := n.costs(); return w >= before+2 })
-	ping(t, f.hosts[0].container, "10.2.2.2", 1)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	got := out.String()
-	for _, want := range []string{"packet 1:", "ICMP echo request", "c1 → switch", "64 → 63", "packet 2:", "ICMP echo reply", "63 → 62", "switch → c1"} {
-		i := strings.Index(got, want)
-		if i < 0 {
-			t.Fatalf("no %q behind the others in\n%s", want, out.String())
-		}
-		got = got[i:]
-	}
 }

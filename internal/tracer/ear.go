@@ -2,6 +2,8 @@ package tracer
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,16 +35,26 @@ type ear struct {
 	lost   int
 }
 
+// maxRouters is in how many namespaces with several ports, which may route
+// between them, a trace is heard besides those of its ends.
+const maxRouters = 8
+
 // earsFor are the namespaces in which a trace is to be heard: the host's own,
-// and those of the named ports. Each is there once.
-func earsFor(h *Here, ports ...string) []*ear {
+// those of the named ports, and those that several ports are in. Each is there
+// once. More is how many are left out.
+func earsFor(h *Here, ports ...string) (all []*ear, more int) {
 	own := &ear{far: map[string]string{}, deaf: map[string]bool{}}
 	var ownID unix.Stat_t
 	_ = unix.Stat("/proc/self/ns/net", &ownID) // without it a host port's namespace is not known as ours
 	all, places := []*ear{own}, map[uint64]*ear{ownID.Ino: own}
-	for _, name := range ports {
+	routers := h.routers()
+	for i, name := range slices.Concat(ports, routers) {
 		p, ok := h.Ports[name]
 		if !ok || p.Down != "" || !p.elsewhere() || places[p.Reply.NetnsID] != nil {
+			continue
+		}
+		if i >= len(ports) && len(all) > len(ports)+maxRouters {
+			more++
 			continue
 		}
 		e := &ear{port: name, netns: p.Request.Netns, far: map[string]string{}, deaf: map[string]bool{}}
@@ -62,7 +74,25 @@ func earsFor(h *Here, ports ...string) []*ear {
 			own.deaf[r.Device], own.deaf[p.Request.Device], own.deaf[p.Request.Adopt], own.deaf[r.Splice] = true, true, true, true
 		}
 	}
-	return all
+	return all, more
+}
+
+// routers are the ports that another port shares the namespace with, the first
+// of each namespace.
+func (h *Here) routers() []string {
+	first, several := map[uint64]string{}, map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(h.Ports)) {
+		p := h.Ports[name]
+		if p.Down != "" || !p.elsewhere() {
+			continue
+		}
+		if other, ok := first[p.Reply.NetnsID]; ok {
+			several[other] = true
+			continue
+		}
+		first[p.Reply.NetnsID] = name
+	}
+	return slices.Sorted(maps.Keys(several))
 }
 
 // elsewhere reports whether the port's interface is in a namespace that it was

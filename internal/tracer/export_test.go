@@ -13,8 +13,9 @@ var (
 
 // Ears are the namespaces that would be listened in, each with the interfaces
 // that are not, and those that a port is behind.
-func Ears(h *Here, ports ...string) (all []map[string]string) {
-	for _, e := range earsFor(h, ports...) {
+func Ears(h *Here, ports ...string) (all []map[string]string, more int) {
+	ears, more := earsFor(h, ports...)
+	for _, e := range ears {
 		m := map[string]string{"port": e.port, "netns": e.netns}
 		for name, port := range e.far {
 			m["far "+name] = port
@@ -24,7 +25,7 @@ func Ears(h *Here, ports ...string) (all []map[string]string) {
 		}
 		all = append(all, m)
 	}
-	return all
+	return all, more
 }
 
 // Moved are the counters that have moved since before, told with those events.

@@ -92,7 +92,8 @@ func (t *Tracer) live(r api.TraceRequest) (api.TraceRun, error) {
 // listen follows packets on the interfaces of the host's kernel.
 func (v *live) listen() (stop func(), note string) {
 	here := v.t.host.Here()
-	e := earsFor(&here)[0]
+	ears, _ := earsFor(&here)
+	e := ears[0] // the host's own
 	if err := v.t.listen(e, watch.Options{Filter: v.filter.Socket(), SnapLen: earSnap}, v.heard); err != nil {
 		return func() {}, fmt.Sprintf("the interfaces of this host can't be watched: %v", err)
 	}

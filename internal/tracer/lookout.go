@@ -25,7 +25,8 @@ type lookout struct {
 }
 
 // lookOut begins to watch for k: the switch, the host's interfaces, and those in
-// the namespaces of the named ports; with walls their firewalls as well.
+// the namespaces of the named ports and of containers that may route; with walls
+// their firewalls as well.
 func (t *Tracer) lookOut(k *trace.Key, walls bool, ports ...string) *lookout {
 	m, here := trace.NewMatcher(k), t.host.Here()
 	l := &lookout{t: t, key: *k, origin: here.portWith(k.Src), watcher: trace.NewWatcher(m), before: t.host.Drops()}
@@ -34,7 +35,11 @@ func (t *Tracer) lookOut(k *trace.Key, walls bool, ports ...string) *lookout {
 		l.missing = append(l.missing, fmt.Sprintf("interfaces can't be watched: %v", err))
 	}
 	o := watch.Options{Filter: program, SnapLen: earSnap}
-	for _, e := range earsFor(&here, ports...) {
+	ears, more := earsFor(&here, ports...)
+	if more > 0 {
+		l.missing = append(l.missing, fmt.Sprintf("%d more namespaces with several ports were not listened in", more))
+	}
+	for _, e := range ears {
 		if err != nil {
 			break
 		}

@@ -23,8 +23,8 @@ const (
 	// maxTraceWait the longest that a host watches.
 	traceWait    = 2 * time.Second
 	maxTraceWait = 10 * time.Second
-	// maxRouters is as far as a traceroute goes unless the user says otherwise.
-	maxRouters = 30
+	// maxTraceroute is as far as a traceroute goes unless the user says otherwise.
+	maxTraceroute = 30
 )
 
 // journey is a trace whose names are resolved.
@@ -99,7 +99,7 @@ func (j *journey) check() error {
 	j.key.Port = cmp.Or(uint16(r.Port), j.key.Proto.DefaultPort())
 	j.ttl = cmp.Or(uint8(r.TTL), defaultTTL)
 	if r.Traceroute {
-		j.ttl = cmp.Or(uint8(r.TTL), maxRouters)
+		j.ttl = cmp.Or(uint8(r.TTL), maxTraceroute)
 	}
 	j.wait = cmp.Or(time.Duration(r.WaitMS)*time.Millisecond, traceWait)
 	return nil

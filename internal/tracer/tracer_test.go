@@ -128,12 +128,37 @@ func TestAddresses(t *testing.T) {
 // writes is left out, and the far ends of its ports are known.
 func TestEars(t *testing.T) {
 	h := newDesk().here
-	got := tracer.Ears(&h, "c1", "c2", "up", "gone", "nobody", "")
 	want := []map[string]string{
 		{"port": "", "netns": "", "far tap-blue": "gw", "deaf eth1": "yes", "deaf s2": "yes", "deaf v2": "yes", "deaf ": "yes"},
 		{"port": "c1", "netns": "red", "far eth0": "c1", "far eth1": "c2"},
 	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("ears (-want +got):\n%s", d)
+	for name, ends := range map[string][]string{"an end": {"c2", "c1", "up", "gone", "nobody", ""}, "a router": nil} {
+		got, more := tracer.Ears(&h, ends...)
+		if ends != nil {
+			want[1]["port"] = "c2"
+		} else {
+			want[1]["port"] = "c1"
+		}
+		if d := cmp.Diff(want, got); d != "" || more != 0 {
+			t.Errorf("ears where red is %s, %d more (-want +got):\n%s", name, more, d)
+		}
+	}
+}
+
+// TestEarsBound: of many containers that may route some are listened in, which
+// ones is no matter of chance, and the others are counted.
+func TestEarsBound(t *testing.T) {
+	h := tracer.Here{Ports: map[string]tracer.Port{}}
+	for i := range 40 {
+		h.Ports[fmt.Sprintf("p%02d", i)] = tracer.Port{Request: keeper.PortRequest{Kind: keeper.KindTap}, Reply: keeper.PortReply{NetnsID: uint64(1 + i/2)}}
+	}
+	got, more := tracer.Ears(&h, "p39", "p03")
+	var ports []string
+	for _, e := range got {
+		ports = append(ports, e["port"])
+	}
+	want := []string{"", "p39", "p03", "p00", "p04", "p06", "p08", "p10", "p12", "p14", "p16"}
+	if d := cmp.Diff(want, ports); d != "" || more != 20-10 {
+		t.Errorf("%d more, ears (-want +got):\n%s", more, d)
 	}
 }
