@@ -212,7 +212,7 @@ func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos
 				return 0, frame.PlaintextRefused
 			}
 			if m.kind >= kindAsk {
-				t.hearTalk(c.peer, m, datagram)
+				t.hearTalk(c.peer, m, datagram, sealed)
 			} else {
 				t.hear(heard{c.peer, m, len(datagram), sealed})
 			}

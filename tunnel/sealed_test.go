@@ -43,7 +43,7 @@ func newSealedEnd(t testing.TB, host, addr string) *sealedEnd {
 		t.Fatal(err)
 	}
 	o := tunnel.Options{Socket: fd, Open: udpio.OpenSender, Encryption: &tunnel.Encryption{Socket: links, Host: host}, Ticks: make(chan time.Time)}
-	o.Asked = func(q tunnel.Question) { _ = q.Answer(q.Text) }
+	o.Asked = func(q tunnel.Question) { _ = q.Answer(fmt.Appendf(q.Text, " sealed: %v", q.Sealed)) }
 	tun, err := tunnel.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +201,7 @@ func TestSealedQuestions(t *testing.T) {
 	told, quit := make(chan tunnel.Told, 1), make(chan struct{})
 	go func() {
 		defer close(quit)
-		r, err := a.Ask(t.Context(), 2, []byte("what of it?"))
+		r, err := a.Ask(t.Context(), 2, []byte("what of it?"), true)
 		if err != nil {
 			t.Error(err)
 		}
@@ -221,7 +221,7 @@ func TestSealedQuestions(t *testing.T) {
 			return false
 		}
 	})
-	if r := <-told; string(r.Text) != "what of it?" {
+	if r := <-told; string(r.Text) != "what of it? sealed: true" {
 		t.Errorf("told %q", r.Text)
 	}
 	clear := newEnd(t, "127.0.0.1:0")
@@ -232,7 +232,7 @@ func TestSealedQuestions(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan error, 1)
 	go func() {
-		_, err := clear.Ask(ctx, 2, []byte("in clear"))
+		_, err := clear.Ask(ctx, 2, []byte("in clear"), false)
 		asked <- err
 	}()
 	until(t, "the question to be refused", func() bool {

@@ -48,9 +48,12 @@ type Question struct {
 	ID    frame.PortID // the peer's
 	Text  []byte       // the receiver's own
 	Heard time.Time
-	t     *Tunnel
-	peer  *Peer
-	m     message
+	// Sealed says that it came by the encrypted link: from the peer and nobody else.
+	// In clear, whoever can write the peer's address may have asked.
+	Sealed bool
+	t      *Tunnel
+	peer   *Peer
+	m      message
 }
 
 // Told is the answer to a question, and when by our clock the question that it
@@ -60,14 +63,19 @@ type Told struct {
 	Asked, Came time.Time
 }
 
+// ErrNotSealed is returned for what may be said by an encrypted link alone, when
+// there is none.
+var ErrNotSealed = errors.New("there is no encrypted link to the peer")
+
 // ErrNoAnswer is returned by Ask for a peer that does not answer in time.
 var ErrNoAnswer = errors.New("the peer does not answer")
 
 // talk is a question or an answer that has come.
 type talk struct {
-	peer *Peer
-	m    message
-	n    int
+	peer   *Peer
+	m      message
+	sealed bool
+	n      int
 	text [MaxText]byte
 }
 
@@ -84,9 +92,10 @@ type talks struct {
 
 // asked is a question that waits for its answer.
 type asked struct {
-	at   time.Time
-	peer *Peer
-	told chan Told
+	at     time.Time
+	peer   *Peer
+	sealed bool // and the answer must be
+	told   chan Told
 }
 
 func (c *talks) init() {
@@ -112,7 +121,7 @@ func textOf(b []byte) (text []byte, ok bool) {
 
 // hearTalk takes a question or an answer off the receiver's hands, without
 // allocation. When too many wait already it is lost, as it may be on the way.
-func (t *Tunnel) hearTalk(p *Peer, m message, datagram []byte) {
+func (t *Tunnel) hearTalk(p *Peer, m message, datagram []byte, sealed bool) {
 	text, ok := textOf(datagram)
 	if !ok || m.kind == kindAsk && len(datagram) < talkLen {
 		return
@@ -120,7 +129,7 @@ func (t *Tunnel) hearTalk(p *Peer, m message, datagram []byte) {
 	select {
 	case i := <-t.talks.spare:
 		s := &t.talks.slots[i]
-		s.peer, s.m, s.n = p, m, copy(s.text[:], text)
+		s.peer, s.m, s.sealed, s.n = p, m, sealed, copy(s.text[:], text)
 		t.talks.came <- i // has room for every slot
 	default:
 	}
@@ -137,12 +146,12 @@ func (t *Tunnel) converse() {
 			s := &t.talks.slots[i]
 			now := time.Now()
 			text := append([]byte(nil), s.text[:s.n]...)
-			peer, m := s.peer, s.m
+			peer, m, sealed := s.peer, s.m, s.sealed
 			t.talks.spare <- i
 			if m.kind == kindTell {
-				t.talks.told(peer, m.token, text, now)
+				t.talks.told(peer, m.token, text, now, sealed)
 			} else if t.o.Asked != nil && peer.asks.take(now) {
-				t.o.Asked(Question{Peer: peer.name, ID: peer.id, Text: text, Heard: now, t: t, peer: peer, m: m})
+				t.o.Asked(Question{Peer: peer.name, ID: peer.id, Text: text, Heard: now, Sealed: sealed, t: t, peer: peer, m: m})
 			}
 		}
 	}
@@ -164,11 +173,11 @@ func (a *allowance) take(now time.Time) bool {
 }
 
 // told passes an answer on to who has asked that peer with that token.
-func (c *talks) told(p *Peer, token uint64, text []byte, now time.Time) {
+func (c *talks) told(p *Peer, token uint64, text []byte, now time.Time, sealed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.pending[token]
-	if a == nil || a.peer != p {
+	if a == nil || a.peer != p || a.sealed && !sealed {
 		return
 	}
 	delete(c.pending, token)
@@ -179,9 +188,10 @@ func (c *talks) told(p *Peer, token uint64, text []byte, now time.Time) {
 }
 
 // Ask asks a peer a question of at most MaxText octets, and asks again while no
-// answer comes, until ctx ends; the error is then ErrNoAnswer or ctx's. It may
-// be called from any goroutine.
-func (t *Tunnel) Ask(ctx context.Context, id frame.PortID, text []byte) (Told, error) {
+// answer comes, until ctx ends; the error is then ErrNoAnswer or ctx's. With
+// sealed it is asked by the encrypted link or not at all: ErrNotSealed. It may be
+// called from any goroutine.
+func (t *Tunnel) Ask(ctx context.Context, id frame.PortID, text []byte, sealed bool) (Told, error) {
 	p := t.Peer(id)
 	switch {
 	case p == nil:
@@ -192,7 +202,7 @@ func (t *Tunnel) Ask(ctx context.Context, id frame.PortID, text []byte) (Told, e
 	told := make(chan Told, 1)
 	wait := askEvery
 	for range maxAsks {
-		token, err := t.pose(p, text, told)
+		token, err := t.pose(p, text, told, sealed)
 		defer t.talks.forget(token)
 		if err != nil {
 			return Told{}, fmt.Errorf("ask peer %s: %w", p.name, err)
@@ -216,7 +226,7 @@ func (t *Tunnel) Ask(ctx context.Context, id frame.PortID, text []byte) (Told, e
 }
 
 // pose sends one question, and returns the token that its answer must bear.
-func (t *Tunnel) pose(p *Peer, text []byte, told chan Told) (uint64, error) {
+func (t *Tunnel) pose(p *Peer, text []byte, told chan Told, sealed bool) (uint64, error) {
 	c := &t.talks
 	c.mu.Lock()
 	c.seq++
@@ -226,9 +236,9 @@ func (t *Tunnel) pose(p *Peer, text []byte, told chan Told) (uint64, error) {
 		seq uint32
 		ask bool
 	}{p.id, seq, true})
-	c.pending[token] = &asked{time.Now(), p, told}
+	c.pending[token] = &asked{time.Now(), p, sealed, told}
 	c.mu.Unlock()
-	return token, t.say(p, &message{kind: kindAsk, seq: seq, token: token, size: talkLen}, text, talkLen)
+	return token, t.say(p, &message{kind: kindAsk, seq: seq, token: token, size: talkLen}, text, talkLen, sealed)
 }
 
 func (c *talks) forget(token uint64) {
@@ -246,16 +256,16 @@ func (q *Question) Answer(text []byte) error {
 	m := q.m
 	size := talkHeadLen + len(text)
 	m.kind, m.size = kindTell, uint32(size)
-	if err := q.t.say(q.peer, &m, text, size); err != nil {
+	if err := q.t.say(q.peer, &m, text, size, q.Sealed); err != nil {
 		return fmt.Errorf("answer peer %s: %w", q.Peer, err)
 	}
 	return nil
 }
 
 // say sends a message with a text, padded to size octets. It may be about frames of
-// an encrypted network: to a peer that carries one it goes by the link or not at
-// all.
-func (t *Tunnel) say(p *Peer, m *message, text []byte, size int) error {
+// an encrypted network: to a peer that carries one, and with sealed to any, it goes
+// by the link or not at all.
+func (t *Tunnel) say(p *Peer, m *message, text []byte, size int, sealed bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -265,6 +275,8 @@ func (t *Tunnel) say(p *Peer, m *message, text []byte, size int) error {
 		if errno := t.sealMessage(p, m, text, size, 0); errno != 0 {
 			return errno
 		}
+	} else if sealed {
+		return ErrNotSealed
 	} else if err := t.sayPlain(p, m, text, size); err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func TestAsk(t *testing.T) {
 	a, b := friends(t)
 	for _, text := range []string{"", "hop", strings.Repeat("x", tunnel.MaxText-20)} {
 		before := time.Now()
-		r, err := a.tun.Ask(t.Context(), b, []byte(text))
+		r, err := a.tun.Ask(t.Context(), b, []byte(text), false)
 		if err != nil || string(r.Text) != "peer2 asks "+text {
 			t.Errorf("got %.40q, %v", r.Text, err)
 		}
@@ -40,11 +40,14 @@ func TestAsk(t *testing.T) {
 			t.Errorf("asked at %v, told at %v", r.Asked, r.Came)
 		}
 	}
-	if _, err := a.tun.Ask(t.Context(), b, make([]byte, tunnel.MaxText+1)); err == nil {
+	if _, err := a.tun.Ask(t.Context(), b, make([]byte, tunnel.MaxText+1), false); err == nil {
 		t.Error("a question without end is asked")
 	}
-	if _, err := a.tun.Ask(t.Context(), 99, nil); err == nil {
+	if _, err := a.tun.Ask(t.Context(), 99, nil, false); err == nil {
 		t.Error("a peer that isn't there is asked")
+	}
+	if _, err := a.tun.Ask(t.Context(), b, []byte("a secret"), true); !errors.Is(err, tunnel.ErrNotSealed) {
+		t.Errorf("without a link to the peer a secret is told: %v", err)
 	}
 	a.conserve()
 }
@@ -57,7 +60,7 @@ func TestAskNobody(t *testing.T) {
 	id := a.peer(v.at())
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
-	go func() { _, err := a.tun.Ask(ctx, id, []byte("hello")); failed <- err }()
+	go func() { _, err := a.tun.Ask(ctx, id, []byte("hello"), false); failed <- err }()
 	first := v.question()
 	if second := v.question(); bytes.Equal(first, second) {
 		t.Error("the second try is the first one's twin: its answer can't be told from that one's")
@@ -66,7 +69,7 @@ func TestAskNobody(t *testing.T) {
 	if err := <-failed; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	go func() { _, err := a.tun.Ask(t.Context(), id, []byte("hello")); failed <- err }()
+	go func() { _, err := a.tun.Ask(t.Context(), id, []byte("hello"), false); failed <- err }()
 	if err := <-failed; !errors.Is(err, tunnel.ErrNoAnswer) {
 		t.Errorf("got %v", err)
 	}
@@ -97,7 +100,7 @@ func TestAskBelievesThePeerAlone(t *testing.T) {
 	a.peer(other.at())
 	got := make(chan string)
 	go func() {
-		r, err := a.tun.Ask(t.Context(), id, []byte("who"))
+		r, err := a.tun.Ask(t.Context(), id, []byte("who"), false)
 		if err != nil {
 			t.Error(err)
 		}
@@ -186,7 +189,7 @@ func TestAskEndsWithTheTunnel(t *testing.T) {
 	defer deaf.Close()
 	e.meet(t, deaf.LocalAddr().(*net.UDPAddr).AddrPort())
 	failed := make(chan error)
-	go func() { _, err := e.Ask(context.Background(), 2, nil); failed <- err }()
+	go func() { _, err := e.Ask(context.Background(), 2, nil, false); failed <- err }()
 	if _, _, err := deaf.ReadFrom(make([]byte, 2000)); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,9 @@ type Ask struct {
 	// the host's kernel would do with the packet.
 	Lost bool   `json:"lost,omitempty"`
 	Port string `json:"port,omitempty"` // of OpFind
+	// Token is the one that the other host has given last: who asks in clear must
+	// show that it hears what is told to the peer.
+	Token uint64 `json:"token,omitempty"`
 }
 
 // Tell is the answer to an Ask.
@@ -49,6 +52,10 @@ type Tell struct {
 	// Addresses and MAC are of OpFind.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	MAC       frame.MAC      `json:"mac"`
+	// Secret says that they are of an encrypted network.
+	Secret bool `json:"secret,omitempty"`
+	// Token is what a question in clear must bear: ask again.
+	Token uint64 `json:"token,omitempty"`
 	Error     string         `json:"error,omitempty"`
 	NotFound  bool           `json:"not_found,omitempty"`
 	Hint      string         `json:"hint,omitempty"`
@@ -83,8 +90,9 @@ type Cause struct {
 }
 
 const (
-	// MaxWatch is how long a host watches for another.
-	MaxWatch = 10 * time.Second
+	// MaxWatch is how long a host watches for another: as long as an answer may
+	// take, and until all have told what they saw.
+	MaxWatch = 15 * time.Second
 	// chunkLen octets of a report, in base 64 and with everything else that a Tell
 	// says, fit in a tunnel's message.
 	chunkLen = 640

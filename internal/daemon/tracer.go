@@ -51,15 +51,25 @@ func (t traced) Here() tracer.Here {
 		if !p.up() {
 			o.Down = p.reason
 		}
+		for _, network := range d.eff.Ports[name].Networks() {
+			o.VIDs = append(o.VIDs, d.st.VLANs[network])
+		}
 		if c := d.eff.Ports[name]; c.Untagged() == "" && len(c.Trunk) > 0 {
 			o.Tag = frame.MakeTag(d.st.VLANs[c.Trunk[0]], 0, false)
 		}
 		h.Ports[name] = o
 	}
-	if d.vtep != nil {
-		for _, s := range d.vtep.Status() {
-			h.Peers = append(h.Peers, tracer.Peer{ID: s.ID, Name: s.Name, Down: s.State == tunnel.Down, Passive: s.Passive})
-		}
+	if d.vtep == nil {
+		return h
+	}
+	carried := map[frame.PortID][]frame.VID{}
+	for _, p := range d.peerSpecs() {
+		carried[p.ID] = p.VIDs
+	}
+	for _, s := range d.vtep.Status() {
+		h.Peers = append(h.Peers, tracer.Peer{
+			ID: s.ID, Name: s.Name, Down: s.State == tunnel.Down, Passive: s.Passive, Sealed: s.Link != nil, VIDs: carried[s.ID],
+		})
 	}
 	return h
 }
@@ -124,14 +134,14 @@ func (t traced) Unobserve(o, refused vswitch.Observer) {
 func (t traced) Inject(f inject.Frame) bool { return t.d.inject.Put(f) }
 
 // Ask implements tracer.Host.
-func (t traced) Ask(ctx context.Context, id frame.PortID, text []byte) (tunnel.Told, error) {
+func (t traced) Ask(ctx context.Context, id frame.PortID, text []byte, sealed bool) (tunnel.Told, error) {
 	t.d.mu.Lock()
 	v := t.d.vtep
 	t.d.mu.Unlock()
 	if v == nil {
 		return tunnel.Told{}, errors.New("the tunnel was taken out of the configuration")
 	}
-	return v.Ask(ctx, id, text)
+	return v.Ask(ctx, id, text, sealed)
 }
 
 // place is the name of a port, or of the peer that it stands for.

@@ -10,7 +10,7 @@
 //
 // # Bounds
 //
-// A host watches 8 traces of others at most, each for 10 s and 64 sights; it
+// A host watches 8 traces of others at most, each for 15 s and 64 sights; it
 // answers 8 questions at a time and leaves further ones to be asked again.
 // Everything that is opened for a trace is closed when it ends, when its caller
 // hangs up, or when the time is over.

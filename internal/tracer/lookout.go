@@ -152,17 +152,38 @@ func (l *lookout) events() []trace.Event {
 	return events
 }
 
-// report is what was seen, and if the trace was lost why it may have been.
-func (l *lookout) report(lost bool) trace.Report {
+// report is what was seen, and if the trace was lost why it may have been. In
+// clear nothing is told of encrypted networks, nor of what others did meanwhile.
+func (l *lookout) report(lost, clear bool) trace.Report {
 	_, more := l.watcher.Seen()
 	r := trace.Report{Events: l.events(), Lost: more, Notes: l.missing}
+	if all := len(r.Events); clear {
+		if r.Events = l.public(r.Events); len(r.Events) < all {
+			r.Notes = append(slices.Clone(r.Notes), "what it saw in encrypted networks is told by the link only")
+		}
+	}
 	for _, e := range l.ears {
 		r.Lost += e.missed()
 	}
 	if lost {
 		r.Moved, r.Causes = l.moved(r.Events), l.causes(r.Events)
 	}
+	if clear {
+		r.Moved = slices.DeleteFunc(r.Moved, func(m trace.Moved) bool { return m.Also })
+	}
 	return r
+}
+
+// public are the events that are of no encrypted network.
+func (l *lookout) public(events []trace.Event) []trace.Event {
+	here := l.t.host.Here()
+	secret := func(port string) bool { return len(here.encrypted(here.Ports[port].VIDs)) > 0 }
+	return slices.DeleteFunc(events, func(e trace.Event) bool {
+		if e.At == trace.AtSwitch {
+			return here.Network(frame.VID(e.VLAN)).Encrypt
+		}
+		return secret(e.Far) || e.Netns != "" && secret(l.portOf(e.Netns))
+	})
 }
 
 // switchEvent puts what the switch did with a packet into names.

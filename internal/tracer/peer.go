@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,10 +18,6 @@ import (
 )
 
 const (
-	// maxErrands is how many traces of peers are watched at a time, and maxAnswers
-	// how many of their questions are worked on.
-	maxErrands = 8
-	maxAnswers = 8
 	// maxAsked is how many peers a trace asks.
 	maxAsked = 64
 	// startTime is how long peers have to begin to watch before the probe leaves,
@@ -29,167 +26,87 @@ const (
 	fetchTime = 2 * time.Second
 )
 
-// errands are the traces that this host watches for its peers.
-type errands struct {
-	busy chan struct{} // one token a question being answered
-
-	mu  sync.Mutex
-	all map[trace.ID]*errand
-}
-
-// errand is one of them.
-type errand struct {
-	*lookout
-	peer  frame.PortID
-	over  *time.Timer
-	parts [][]byte // what is told, from the first time that it was asked for
-}
-
-func newErrands() *errands {
-	return &errands{busy: make(chan struct{}, maxAnswers), all: map[trace.ID]*errand{}}
-}
-
-// Asked takes a peer's question and does not wait.
-func (t *Tracer) Asked(q tunnel.Question) {
-	select {
-	case t.errands.busy <- struct{}{}:
-	default:
-		return // as good as lost: the peer asks again
-	}
-	t.work.Go(func() {
-		defer func() { <-t.errands.busy }()
-		a, err := trace.ParseAsk(q.Text)
-		told := trace.Tell{Heard: q.Heard.UnixNano()}
-		if err == nil {
-			err = t.answer(&q, &a, &told)
-		}
-		if err != nil {
-			e := api.AsError(err)
-			told.Error, told.Hint, told.NotFound = clip(e.Msg), clip(e.Hint), e.Code == api.CodeNotFound
-		}
-		told.Host = t.host.Here().Host
-		told.Told = time.Now().UnixNano()
-		if err := q.Answer(trace.Marshal(told)); err != nil {
-			t.log.Debug("answer to peer lost", "peer", q.Peer, "err", err)
-		}
-	})
-}
-
-// answer does what a peer asks and fills in told.
-func (t *Tracer) answer(q *tunnel.Question, a *trace.Ask, told *trace.Tell) error {
-	switch a.Op {
-	case trace.OpWatch:
-		return t.takeErrand(q, a)
-	case trace.OpFetch:
-		return t.errands.tell(q, a, told)
-	case trace.OpEnd:
-		t.errands.drop(q.ID, a.ID)
-		return nil
-	}
-	const most = 8 // addresses fit in one answer
-	here := t.host.Here()
-	p, ok := here.Ports[a.Port]
-	if !ok {
-		return noPort(a.Port)
-	}
-	told.MAC, told.Addresses = p.Reply.MAC, t.addressesOf(&here, a.Port)
-	told.Addresses = told.Addresses[:min(len(told.Addresses), most)]
-	return nil
-}
-
-// takeErrand begins to watch for a peer. To be asked again changes nothing.
-func (t *Tracer) takeErrand(q *tunnel.Question, a *trace.Ask) error {
-	r := t.errands
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e := r.all[a.ID]; e != nil {
-		if e.peer != q.ID {
-			return api.Errorf(api.CodeConflict, "trace %v is another peer's", a.ID)
-		}
-		return nil
-	}
-	if len(r.all) >= maxErrands {
-		return api.Errorf(api.CodeFailed, "%d traces of peers are watched already", maxErrands)
-	}
-	here := t.host.Here()
-	l := t.lookOut(a.Key, a.Walls, here.portWith(a.Key.Src), here.portWith(a.Key.Dst))
-	r.all[a.ID] = &errand{lookout: l, peer: q.ID, over: time.AfterFunc(time.Duration(a.For)*time.Millisecond, func() { r.drop(q.ID, a.ID) })}
-	return nil
-}
-
-// drop ends an errand of a peer.
-func (r *errands) drop(peer frame.PortID, id trace.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e := r.all[id]; e != nil && e.peer == peer {
-		delete(r.all, id)
-		e.over.Stop()
-		e.close()
-	}
-}
-
-// close ends all errands.
-func (r *errands) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id, e := range r.all {
-		delete(r.all, id)
-		e.over.Stop()
-		e.close()
-	}
-}
-
-// tell fills in one part of what was seen.
-func (r *errands) tell(q *tunnel.Question, a *trace.Ask, t *trace.Tell) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.all[a.ID]
-	if e == nil || e.peer != q.ID {
-		return api.Errorf(api.CodeNotFound, "trace %v is not watched", a.ID)
-	}
-	if e.parts == nil {
-		var err error
-		if e.parts, err = e.report(a.Lost).Parts(); err != nil {
-			return err
-		}
-	}
-	if a.Part >= len(e.parts) {
-		return api.Errorf(api.CodeNotFound, "part %d of %d", a.Part, len(e.parts))
-	}
-	t.Part, t.Parts, t.Chunk = a.Part, len(e.parts), e.parts[a.Part]
-	return nil
-}
-
 // witness is a peer that was asked to watch for a trace.
 type witness struct {
 	id     frame.PortID
 	name   string // as the file here calls it
 	host   string // as it calls itself
+	sealed bool   // it is asked by the encrypted link alone
+	token  uint64 // that it has given us, to be heard in clear
 	offset time.Duration
 	trip   time.Duration // of the question that offset is from
 	err    error
 	report trace.Report
 }
 
-// witnesses are the peers that can be asked, and notes about those that can't.
-func (t *Tracer) witnesses() (list []*witness, notes []string) {
-	for _, p := range t.host.Here().Peers {
-		switch {
-		case p.Passive: // it is no tapestry
-		case p.Down:
-			notes = append(notes, fmt.Sprintf("peer %s is down: what it would see is missing", p.Name))
-		case len(list) == maxAsked:
-			return list, append(notes, fmt.Sprintf("only the first %d peers are asked", maxAsked))
-		default:
-			list = append(list, &witness{id: p.ID, name: p.Name, host: p.Name})
-		}
-	}
-	return list, notes
+// secrecy is who may be told the addresses of a trace.
+type secrecy struct {
+	on   bool
+	vids []frame.VID // the encrypted networks that it is about, as far as they are known
 }
 
-// ask asks a peer, and corrects what is known of its clock.
+// allows reports whether p may be told: with addresses of encrypted networks only
+// who carries one of them, by the link.
+func (s *secrecy) allows(p *Peer) bool {
+	return !s.on || p.Sealed && (len(s.vids) == 0 || slices.ContainsFunc(s.vids, func(v frame.VID) bool { return slices.Contains(p.VIDs, v) }))
+}
+
+// witnesses are the peers that can be asked, and notes about those that can't.
+func (t *Tracer) witnesses(s *secrecy) (list []*witness, notes []string) {
+	var down, left []string
+	peers := t.host.Here().Peers
+	for i := range peers {
+		switch p := &peers[i]; {
+		case p.Passive: // it is no tapestry
+		case !s.allows(p):
+			left = append(left, p.Name)
+		case p.Down:
+			down = append(down, p.Name)
+		case len(list) == maxAsked:
+			notes = append(notes, fmt.Sprintf("only the first %d peers are asked", maxAsked))
+			return list, append(notes, absent(down, left)...)
+		default:
+			list = append(list, &witness{id: p.ID, name: p.Name, host: p.Name, sealed: p.Sealed})
+		}
+	}
+	return list, absent(down, left)
+}
+
+// absent says who is not asked.
+func absent(down, left []string) (notes []string) {
+	for i, list := range [][]string{down, left} {
+		const most = 5
+		if len(list) == 0 {
+			continue
+		}
+		who := strings.Join(list[:min(len(list), most)], ", ")
+		if len(list) > most {
+			who += fmt.Sprintf(" and %d more", len(list)-most)
+		}
+		why := "down: what would be seen there is missing"
+		if i > 0 {
+			why = "not asked: only peers that carry the encrypted network are, by the link"
+		}
+		notes = append(notes, fmt.Sprintf("%s %s", map[bool]string{true: "peers " + who + " are", false: "peer " + who + " is"}[len(list) > 1], why))
+	}
+	return notes
+}
+
+// ask asks a peer, once more if it wants to see that we hear what it says.
 func (t *Tracer) ask(ctx context.Context, w *witness, a *trace.Ask) (trace.Tell, error) {
-	r, err := t.host.Ask(ctx, w.id, trace.Marshal(*a))
+	told, err := t.askOnce(ctx, w, a)
+	if told.Token == 0 || told.Token == w.token {
+		return told, err
+	}
+	w.token = told.Token
+	return t.askOnce(ctx, w, a)
+}
+
+// askOnce asks a peer, and corrects what is known of its clock.
+func (t *Tracer) askOnce(ctx context.Context, w *witness, a *trace.Ask) (trace.Tell, error) {
+	q := *a
+	q.Token = w.token
+	r, err := t.host.Ask(ctx, w.id, trace.Marshal(q), w.sealed)
 	if err != nil {
 		return trace.Tell{}, err
 	}
@@ -254,7 +171,7 @@ func (t *Tracer) askTarget(ctx context.Context, h *Here, host, port string, own 
 		}
 		return target{}, e.WithHint("this host is %s; `tapestry peer ls` lists the others", h.Host)
 	}
-	w := &witness{id: h.Peers[i].ID, name: host}
+	w := &witness{id: h.Peers[i].ID, name: host, sealed: h.Peers[i].Sealed}
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	told, err := t.ask(ctx, w, &trace.Ask{Op: trace.OpFind, Port: port})
@@ -269,5 +186,5 @@ func (t *Tracer) askTarget(ctx context.Context, h *Here, host, port string, own 
 			WithHint("`tapestry peer show %s` says whether it is up; an address can be traced without asking", host)
 	}
 	a, err := pickAddress(host+"/"+port, told.Addresses, own)
-	return target{addr: a, mac: told.MAC}, err
+	return target{addr: a, mac: told.MAC, secret: told.Secret}, err
 }

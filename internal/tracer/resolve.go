@@ -20,7 +20,7 @@ const (
 	// defaultTTL is what hosts send with (RFC 1700).
 	defaultTTL = 64
 	// traceWait is how long an answer may take unless the user says otherwise, and
-	// maxTraceWait the longest that a host watches.
+	// maxTraceWait the longest that it may.
 	traceWait    = 2 * time.Second
 	maxTraceWait = 10 * time.Second
 	// maxTraceroute is as far as a traceroute goes unless the user says otherwise.
@@ -37,6 +37,8 @@ type journey struct {
 	key  trace.Key // the ID is the probe's of the moment
 	ttl  uint8
 	wait time.Duration
+
+	secrecy secrecy
 }
 
 // origin is the port that a probe starts at.
@@ -54,6 +56,8 @@ type target struct {
 	addr netip.Addr
 	port string // here; empty = elsewhere
 	mac  frame.MAC
+
+	secret bool // elsewhere: in an encrypted network
 }
 
 // Trace validates r, resolves its names and readies a trace; see api.Backend.
@@ -134,6 +138,8 @@ func (j *journey) resolve(ctx context.Context) error {
 			WithHint("give it one (tapestry port set %s …), or name one with --source", from.name)
 	}
 	j.key.Src, j.key.Dst = src, j.to.addr
+	j.secrecy.vids = here.encrypted(slices.Concat(here.Ports[from.name].VIDs, here.Ports[j.to.port].VIDs))
+	j.secrecy.on = j.to.secret || len(j.secrecy.vids) > 0
 	if !j.from.raw {
 		return j.resolveMAC(&here)
 	}

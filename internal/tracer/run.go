@@ -89,7 +89,7 @@ func (j *journey) attempt(ctx context.Context, ttl uint8, walls bool) result {
 	}
 	j.await(ctx, l, wait)
 	r := result{lost: !j.done(l)}
-	own := l.report(r.lost)
+	own := l.report(r.lost, false)
 	accounts, more := j.collect(ctx, peers, r.lost)
 	accounts = append(accounts, trace.Account{Host: j.host, Events: own.Events})
 	r.notes = slices.Concat(notes, own.Notes, more)
@@ -126,15 +126,18 @@ func elsewhere(host string, causes []trace.Cause) []trace.Cause {
 
 // summon asks the peers to watch and returns those that do.
 func (j *journey) summon(ctx context.Context, walls bool) (peers []*witness, notes []string) {
-	peers, notes = j.t.witnesses()
-	watch := trace.Ask{Op: trace.OpWatch, ID: j.key.ID, Key: &j.key, Walls: walls, For: int((j.wait + 2*fetchTime).Milliseconds())}
-	watch.For = min(watch.For, int(trace.MaxWatch.Milliseconds()))
+	peers, notes = j.t.witnesses(&j.secrecy)
+	watch := trace.Ask{Op: trace.OpWatch, ID: j.key.ID, Key: &j.key, Walls: walls, For: int(watchTime(j.wait).Milliseconds())}
 	each(ctx, peers, startTime, func(ctx context.Context, w *witness) error {
 		_, err := j.t.ask(ctx, w, &watch)
 		return err
 	})
 	return peers, notes
 }
+
+// watchTime is how long a peer must watch for a probe whose answer may take that
+// long: the slowest peer may begin last, and what was seen is fetched then.
+func watchTime(wait time.Duration) time.Duration { return startTime + wait + 2*fetchTime }
 
 // collect fetches what the peers saw.
 func (j *journey) collect(ctx context.Context, peers []*witness, lost bool) (accounts []trace.Account, notes []string) {

@@ -34,7 +34,7 @@ type Host interface {
 	// many wait.
 	Inject(f inject.Frame) bool
 	// Ask asks a peer; see tunnel.Ask.
-	Ask(ctx context.Context, id frame.PortID, text []byte) (tunnel.Told, error)
+	Ask(ctx context.Context, id frame.PortID, text []byte, sealed bool) (tunnel.Told, error)
 }
 
 // Counts are counters by reason.
@@ -57,12 +57,23 @@ type Network struct {
 	Encrypt bool // its frames leave the host by encrypted links alone
 }
 
+// encrypted are those of the networks that are encrypted.
+func (h *Here) encrypted(vids []frame.VID) (out []frame.VID) {
+	for _, v := range vids {
+		if h.Network(v).Encrypt {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
 // Port is one port.
 type Port struct {
 	ID      frame.PortID
 	Request keeper.PortRequest
 	Reply   keeper.PortReply // as last opened
 	Tag     frame.Tag        // of a frame that is injected there; zero = untagged
+	VIDs    []frame.VID      // of its networks
 	Down    string           // why it is down; empty = up
 	Hint    string
 }
@@ -71,8 +82,10 @@ type Port struct {
 type Peer struct {
 	ID      frame.PortID
 	Name    string
-	Down    bool // it answered, and stopped
-	Passive bool // it is no tapestry
+	Down    bool        // it answered, and stopped
+	Passive bool        // it is no tapestry
+	Sealed  bool        // it is spoken to by an encrypted link alone
+	VIDs    []frame.VID // of the networks that it carries
 }
 
 // Tracer follows packets through one host.

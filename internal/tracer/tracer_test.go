@@ -26,6 +26,7 @@ type desk struct {
 	observers chan vswitch.Observer // each that came
 	left      chan vswitch.Observer // each that went
 	drops     map[frame.PortID]tracer.Counts
+	ask       func(id frame.PortID, text []byte, sealed bool) (tunnel.Told, error)
 	looked    atomic.Int64 // how often somebody has looked at names or the table
 }
 
@@ -59,8 +60,11 @@ func (d *desk) Drops() map[frame.PortID]tracer.Counts { return d.drops }
 func (d *desk) Observe(o, _ vswitch.Observer)         { d.observers <- o }
 func (d *desk) Unobserve(o, _ vswitch.Observer)       { d.left <- o }
 func (d *desk) Inject(inject.Frame) bool              { return true }
-func (d *desk) Ask(context.Context, frame.PortID, []byte) (tunnel.Told, error) {
-	return tunnel.Told{}, tunnel.ErrNoAnswer
+func (d *desk) Ask(_ context.Context, id frame.PortID, text []byte, sealed bool) (tunnel.Told, error) {
+	if d.ask == nil {
+		return tunnel.Told{}, tunnel.ErrNoAnswer
+	}
+	return d.ask(id, text, sealed)
 }
 
 func TestTraceRefuses(t *testing.T) {
