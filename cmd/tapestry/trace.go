@@ -28,7 +28,8 @@ leaves from the port's own namespace, so its routes and firewall have their say.
 Exit code 1 says that no answer came back; where and why is printed.
 
 With --watch nothing is sent: packets of live traffic that match a tcpdump
-expression are followed, until interrupted.`,
+expression are followed through this host, until interrupted. Other hosts are not
+asked: run it there, too.`,
 		Example: "  tapestry trace c1 c2\n  tapestry trace c1 h130/c2 --proto tcp --port 443\n  tapestry trace c1 192.0.2.7 --traceroute\n" +
 			"  tapestry trace --watch 'icmp and host 10.1.0.3' --count 3",
 		Args: func(cmd *cobra.Command, a []string) error {
@@ -62,7 +63,7 @@ expression are followed, until interrupted.`,
 	fl.BoolVar(&r.Traceroute, "traceroute", false, "one probe for each router: TTL 1, 2 and so on, up to --ttl (default 30)")
 	fl.BoolVar(&r.Inject, "inject", false, "put the probe into the switch as if the port had received it")
 	fl.StringVar(&r.MAC, "mac", "", "destination MAC address of an injected probe (default: found out)")
-	fl.StringVar(&r.Watch, "watch", "", "follow live packets that match this tcpdump expression instead")
+	fl.StringVar(&r.Watch, "watch", "", "follow live packets that match this tcpdump expression through this host instead")
 	fl.IntVar(&r.Count, "count", 0, "end after so many watched packets")
 	fl.BoolVar(&r.Kernel, "kernel", false, "show watched packets on the interfaces of the host's kernel, too")
 	_ = cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"icmp", "udp", "tcp"}, cobra.ShellCompDirectiveNoFileComp))
