@@ -76,7 +76,7 @@ type talk struct {
 	m      message
 	sealed bool
 	n      int
-	text [MaxText]byte
+	text   [MaxText]byte
 }
 
 // talks are a tunnel's conversations with its peers.

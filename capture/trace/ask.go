@@ -55,10 +55,10 @@ type Tell struct {
 	// Secret says that they are of an encrypted network.
 	Secret bool `json:"secret,omitempty"`
 	// Token is what a question in clear must bear: ask again.
-	Token uint64 `json:"token,omitempty"`
-	Error     string         `json:"error,omitempty"`
-	NotFound  bool           `json:"not_found,omitempty"`
-	Hint      string         `json:"hint,omitempty"`
+	Token    uint64 `json:"token,omitempty"`
+	Error    string `json:"error,omitempty"`
+	NotFound bool   `json:"not_found,omitempty"`
+	Hint     string `json:"hint,omitempty"`
 }
 
 // Report is what a host has seen of a trace.

@@ -106,7 +106,7 @@ func (t *Tracer) find(q *tunnel.Question, a *trace.Ask, told *trace.Tell) error 
 	p, ok := here.Ports[a.Port]
 	if !ok || !here.mayKnow(q, &p) {
 		return api.Errorf(api.CodeNotFound, "no port %q", clip(a.Port)).
-			WithHint("`tapestry port ls` lists the ports; one is told to peers that carry its network, if that is encrypted by the link")
+			WithHint("`tapestry port ls` lists the ports; a peer is told those of networks that it carries, of encrypted ones by the link")
 	}
 	told.MAC, told.Addresses, told.Secret = p.Reply.MAC, t.addressesOf(&here, a.Port), len(here.encrypted(p.VIDs)) > 0
 	told.Addresses = told.Addresses[:min(len(told.Addresses), most)]
