@@ -80,7 +80,7 @@ func TestTraceRouted(t *testing.T) {
 // TestTraceLost: a probe that dies says where and why, and how to mend it.
 func TestTraceLost(t *testing.T) {
 	netnstest.Require(t, "nft")
-	f := newRouted(t, true)
+	f := newRouted(t, false)
 	n, h2 := f.hosts[0].node, f.hosts[1].underlay
 	for _, c := range []struct{ name, wait, harm, mend string }{
 		// The longest wait that there is: h2 must watch for longer.
@@ -106,15 +106,6 @@ func TestTraceLost(t *testing.T) {
 
 // dropEcho is a firewall's rule.
 const dropEcho = "nft 'add table ip f; add chain ip f fw { type filter hook forward priority 0; }; add rule ip f fw icmp type echo-request drop'"
-
-// TestTraceLostInClear: a host changes and tells no firewall of its own for who
-// asks in clear.
-func TestTraceLostInClear(t *testing.T) {
-	netnstest.Require(t, "nft")
-	f := newRouted(t, false)
-	f.hosts[1].underlay.Run("sh", "-c", dropEcho)
-	f.hosts[0].node.golden("lost_firewall_clear", []string{"c1", "h2/c2", "--wait", "400ms"})
-}
 
 // TestTraceWatch follows live traffic, on the host's kernel as well.
 func TestTraceWatch(t *testing.T) {

@@ -164,10 +164,7 @@ func (t *Tracer) takeErrand(q *tunnel.Question, a *trace.Ask) error {
 	}
 	if fresh {
 		here := t.host.Here()
-		e.lookout = t.lookOut(a.Key, a.Walls && q.Sealed, here.portWith(a.Key.Src), here.portWith(a.Key.Dst))
-		if a.Walls && !q.Sealed {
-			e.missing = append(e.missing, "its firewalls are followed for peers with an encrypted link only")
-		}
+		e.lookout = t.lookOut(a.Key, a.Walls, here.portWith(a.Key.Src), here.portWith(a.Key.Dst))
 		close(e.ready)
 	}
 	<-e.ready
