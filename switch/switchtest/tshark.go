@@ -18,11 +18,13 @@ func TShark(t *testing.T, file string, fields ...string) []string {
 	for _, f := range fields {
 		args = append(args, "-e", f)
 	}
-	out, err := exec.Command("tshark", args...).Output()
+	out, err := netnstest.Command(t, append([]string{"tshark"}, args...)...).Output()
 	if err != nil {
 		var exit *exec.ExitError
-		errors.As(err, &exit)
-		t.Fatalf("tshark: %v: %s", err, exit.Stderr)
+		if errors.As(err, &exit) {
+			t.Fatalf("tshark: %v: %s", err, exit.Stderr)
+		}
+		t.Fatalf("tshark: %v", err)
 	}
 	return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 }

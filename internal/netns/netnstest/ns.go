@@ -1,7 +1,7 @@
 package netnstest
 
 import (
-	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,13 @@ import (
 )
 
 var serial atomic.Uint32
+
+// A program that a test runs must end within limit; what its own children hold
+// open of its output is given up after drain.
+const (
+	limit = 2 * time.Minute
+	drain = 5 * time.Second
+)
 
 // NS is a network namespace that lives as long as its test.
 type NS struct {
@@ -97,20 +105,44 @@ func (n *NS) Run(cmd ...string) string {
 }
 
 // Try is Run for a program that may fail.
-func (n *NS) Try(cmd ...string) (string, error) {
-	var out bytes.Buffer
-	err := n.Handle.Do(func() error {
-		c := exec.Command(cmd[0], cmd[1:]...)
-		c.Stdout, c.Stderr = &out, &out
-		return c.Run()
+func (n *NS) Try(cmd ...string) (out string, err error) {
+	err = n.Handle.Do(func() (err error) {
+		out, err = Try(cmd...)
+		return err
 	})
-	return out.String(), err
+	return out, err
+}
+
+// Try runs a program where the caller is and returns what it wrote to both
+// outputs. One that doesn't end is killed.
+func Try(cmd ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	c := exec.CommandContext(ctx, cmd[0], cmd[1:]...)
+	c.WaitDelay = drain
+	out, err := c.CombinedOutput()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%s did not end within %v: %w", cmd[0], limit, err)
+	}
+	return string(out), err
+}
+
+// Command is a program for the caller to start that can't outlast the test or
+// keep it waiting: it is killed when the test ends, or takes longer than two
+// minutes.
+func Command(t testing.TB, cmd ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t.Cleanup(cancel)
+	c := exec.CommandContext(ctx, cmd[0], cmd[1:]...)
+	c.WaitDelay = drain
+	return c
 }
 
 // Start starts c inside the namespace. It is killed and waited for at the end
 // of the test unless the test has waited for it.
 func (n *NS) Start(c *exec.Cmd) {
 	n.t.Helper()
+	c.WaitDelay = drain
 	if err := n.Handle.Do(c.Start); err != nil {
 		n.t.Fatalf("start %s: %v", c.Path, err)
 	}

@@ -123,9 +123,9 @@ func probeTC() error {
 			"qdisc add dev lo clsact",
 			"filter add dev lo ingress protocol all u32 match u32 0 0 action mirred egress redirect dev lo",
 		} {
-			out, err := exec.Command("tc", strings.Fields(args)...).CombinedOutput()
+			out, err := Try(append([]string{"tc"}, strings.Fields(args)...)...)
 			if err != nil {
-				return fmt.Errorf("tc %s: %w: %s", args, err, strings.TrimSpace(string(out)))
+				return fmt.Errorf("tc %s: %w: %s", args, err, strings.TrimSpace(out))
 			}
 		}
 		return nil
