@@ -4,7 +4,6 @@ import (
 	endian "encoding/binary"
 	"math/rand/v2"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,13 +29,12 @@ func TestCaptureHostile(t *testing.T) {
 	f := startFlow(t, a, b, "10.1.0.3")
 	file := filepath.Join(n.dir, "f.pcapng")
 	r := n.record(file)
-	text := exec.Command(n.bin, "--socket", n.socket, "capture", "--port", "c3", "--direction", "in")
+	text := background(t, n.bin, "--socket", n.socket, "capture", "--port", "c3", "--direction", "in")
 	var lines syncBuffer
 	text.Stdout, text.Stderr = &lines, &lines
 	if err := text.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer text.Process.Kill()
 	n.until("the lines flow", func() bool { ping(t, c, "10.1.0.2", 1); return len(lines.String()) > 0 })
 	const seed = 4
 	t.Logf("seed %d", seed)
@@ -52,7 +50,7 @@ func TestCaptureHostile(t *testing.T) {
 	ping(t, c, "10.1.0.2", 3)
 	n.grows(file, "icmp.seq == 3", 2)
 	_ = text.Process.Signal(syscall.SIGINT)
-	if err := text.Wait(); err != nil {
+	if err := ends(text); err != nil {
 		t.Errorf("capture: %v", err)
 	}
 	r.stop()
@@ -62,7 +60,7 @@ func TestCaptureHostile(t *testing.T) {
 	if got := switchtest.TShark(t, file, "frame.len"); len(got) < len(frames) {
 		t.Errorf("%d packets in the file, want at least %d", len(got), len(frames))
 	}
-	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil {
+	if out, err := netnstest.Try("capinfos", file); err != nil {
 		t.Errorf("capinfos: %v\n%s", err, out)
 	}
 	if got := strings.Count(lines.String(), "  c3       in   "); got < len(frames) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,12 +32,11 @@ type recording struct {
 func (n *node) record(file string, args ...string) *recording {
 	n.t.Helper()
 	r := &recording{n: n, err: &syncBuffer{}}
-	r.cmd = exec.Command(n.bin, append([]string{"--socket", n.socket, "capture", "-w", file}, args...)...)
+	r.cmd = background(n.t, append([]string{n.bin, "--socket", n.socket, "capture", "-w", file}, args...)...)
 	r.cmd.Stderr = r.err
 	if err := r.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(func() { _ = r.cmd.Process.Kill() })
 	n.until("the capture has begun", func() bool {
 		st, err := os.Stat(file)
 		return err == nil && st.Size() > 0
@@ -48,7 +48,7 @@ func (n *node) record(file string, args ...string) *recording {
 func (r *recording) stop() string {
 	r.n.t.Helper()
 	_ = r.cmd.Process.Signal(syscall.SIGINT)
-	if err := r.cmd.Wait(); err != nil {
+	if err := ends(r.cmd); err != nil {
 		r.n.t.Fatalf("tapestry capture: %v\n%s", err, r.err)
 	}
 	return r.err.String()
@@ -66,12 +66,11 @@ type following struct {
 func (n *node) follow(args ...string) *following {
 	n.t.Helper()
 	f := &following{n: n, ended: make(chan error, 1)}
-	f.cmd = exec.Command(n.bin, append([]string{"--socket", n.socket}, args...)...)
+	f.cmd = background(n.t, append([]string{n.bin, "--socket", n.socket}, args...)...)
 	f.cmd.Stdout, f.cmd.Stderr = &f.out, &f.errs
 	if err := f.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(func() { _ = f.cmd.Process.Kill() })
 	go func() { f.ended <- f.cmd.Wait() }()
 	return f
 }
@@ -94,7 +93,7 @@ func (f *following) done() bool {
 func (n *node) grows(file string, filter string, packets int) {
 	n.t.Helper()
 	n.until(fmt.Sprintf("%d packets are in the file", packets), func() bool {
-		out, _ := exec.Command("tshark", "-n", "-r", file, "-Y", filter).Output()
+		out, _ := netnstest.Command(n.t, "tshark", "-n", "-r", file, "-Y", filter).Output()
 		return bytes.Count(out, []byte("\n")) >= packets
 	})
 }
@@ -140,7 +139,7 @@ func TestCaptureInterop(t *testing.T) {
 			t.Errorf("packet %d has the time %s, want nanoseconds", i, ns)
 		}
 	}
-	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil || !strings.Contains(string(out), "Number of interfaces in file: 3") {
+	if out, err := netnstest.Try("capinfos", file); err != nil || !strings.Contains(out, "Number of interfaces in file: 3") {
 		t.Errorf("capinfos: %v\n%s", err, out)
 	}
 }
@@ -206,7 +205,7 @@ func inject(t *testing.T, ns *netnstest.NS, frames ...[]byte) {
 		defer unix.Close(fd)
 		for _, f := range frames {
 			err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index})
-			for errors.Is(err, unix.ENOBUFS) {
+			for end := time.Now().Add(patience); errors.Is(err, unix.ENOBUFS) && time.Now().Before(end); {
 				err = unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index})
 			}
 			// The kernel refuses what is shorter than a header or longer than the MTU.
@@ -248,13 +247,30 @@ func flood(t *testing.T, from *netnstest.NS, addr string) {
 	}
 }
 
+// first reads the first n octets that come out of a pipe.
+func first(t *testing.T, pipe *os.File, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	err := pipe.SetReadDeadline(time.Now().Add(patience))
+	if err == nil {
+		_, err = io.ReadFull(pipe, b)
+	}
+	if err == nil {
+		err = pipe.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		t.Fatalf("read from a pipe: %v", err)
+	}
+	return b
+}
+
 // TestCaptureStalledReader: a reader that doesn't read loses packets and is told
 // how many; the stream it watches is whole.
 func TestCaptureStalledReader(t *testing.T) {
 	netnstest.Require(t, "tshark")
 	x, y := newEnd(t, "tap", 2, "access: blue", ""), newEnd(t, "tap", 3, "access: blue", "")
 	n := start(t, file("vlan: 10", x, y))
-	cmd := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", "-")
+	cmd := background(t, n.bin, "--socket", n.socket, "capture", "-w", "-")
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -264,12 +280,8 @@ func TestCaptureStalledReader(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill()
 	pw.Close()
-	head := make([]byte, 64)
-	if _, err := pr.Read(head); err != nil { // it watches, and from now on nobody reads
-		t.Fatal(err)
-	}
+	head := first(t, pr, 64) // it watches, and from now on nobody reads
 	r, err := receive(y, y.v4)
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +303,7 @@ func TestCaptureStalledReader(t *testing.T) {
 	lost := 0
 	n.until("the reader is told", func() bool {
 		ping(t, x.ns, y.v4, 1)
-		text, _ := exec.Command("tshark", "-n", "-r", whole, "-Y", "frame.drop_count", "-T", "fields", "-e", "frame.drop_count").Output()
+		text, _ := netnstest.Command(t, "tshark", "-n", "-r", whole, "-Y", "frame.drop_count", "-T", "fields", "-e", "frame.drop_count").Output()
 		for _, w := range strings.Fields(string(text)) {
 			v, _ := strconv.Atoi(w)
 			lost += v
@@ -312,20 +324,17 @@ func TestCaptureStalledEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pr.Close()
-	cmd := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", "-")
+	cmd := background(t, n.bin, "--socket", n.socket, "capture", "-w", "-")
 	var errs syncBuffer
 	cmd.Stdout, cmd.Stderr = pw, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill()
 	pw.Close()
-	if _, err := pr.Read(make([]byte, 64)); err != nil { // it watches, and from now on nobody reads
-		t.Fatal(err)
-	}
+	first(t, pr, 64) // it watches, and from now on nobody reads
 	flood(t, a, "10.1.0.3")
 	_ = cmd.Process.Signal(syscall.SIGINT)
-	if err := cmd.Wait(); err != nil {
+	if err := ends(cmd); err != nil {
 		t.Errorf("tapestry capture: %v", err)
 	}
 	var captured, lost int
@@ -351,7 +360,7 @@ func TestCaptureFullDisk(t *testing.T) {
 	r := n.record(file)
 	f := startFlow(t, a, b, "10.1.0.3")
 	flood(t, a, "10.1.0.3")
-	err := r.cmd.Wait()
+	err := ends(r.cmd)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(r.err.String(), "no space left on device") ||
 		!strings.Contains(r.err.String(), "hint: what was written so far is whole") {
@@ -360,7 +369,7 @@ func TestCaptureFullDisk(t *testing.T) {
 	if got := switchtest.TShark(t, file, "frame.len"); len(got) < 10 {
 		t.Errorf("%d packets in the file", len(got))
 	}
-	if out, err := exec.Command("capinfos", file).CombinedOutput(); err != nil {
+	if out, err := netnstest.Try("capinfos", file); err != nil {
 		t.Errorf("capinfos: %v\n%s", err, out)
 	}
 	f.finish()
@@ -381,11 +390,11 @@ func TestCaptureUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hold.Close()
-	stuck := exec.Command(n.bin, "--socket", n.socket, "capture", "-w", stalled)
+	stuck := background(t, n.bin, "--socket", n.socket, "capture", "-w", stalled)
 	if err := stuck.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stuck.Process.Kill(); _ = stuck.Wait() }()
+	defer func() { _ = stuck.Process.Kill(); _ = ends(stuck) }()
 	n.until("the first capture has begun", func() bool {
 		flood(t, a, "10.1.0.3")
 		queued, err := unix.IoctlGetInt(int(hold.Fd()), unix.TIOCINQ) // of the pipe: FIONREAD
@@ -422,7 +431,7 @@ func TestCaptureExtcap(t *testing.T) {
 		}
 	}
 	env := append(os.Environ(), "HOME="+n.dir, "XDG_CONFIG_HOME=")
-	list := exec.Command("tshark", "-D")
+	list := netnstest.Command(t, "tshark", "-D")
 	list.Env = env
 	out, err := list.CombinedOutput()
 	for _, want := range []string{"tapestry (h128: all ports)", "tapestry-c1 (h128/c1)"} {
@@ -430,14 +439,13 @@ func TestCaptureExtcap(t *testing.T) {
 			t.Errorf("tshark -D lists no %q: %v\n%s", want, err, out)
 		}
 	}
-	live := exec.Command("tshark", "-n", "-l", "-i", "tapestry-c1", "-f", "icmp", "-c", "2", "-T", "fields", "-e", "frame.comment")
+	live := background(t, "tshark", "-n", "-l", "-i", "tapestry-c1", "-f", "icmp", "-c", "2", "-T", "fields", "-e", "frame.comment")
 	live.Env = env
 	var seen, errs syncBuffer
 	live.Stdout, live.Stderr = &seen, &errs
 	if err := live.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer live.Process.Kill()
 	n.until("tshark shows a packet", func() bool {
 		ping(t, a, "10.1.0.3", 1)
 		return strings.Contains(seen.String(), "forward blue known_unicast → c")
@@ -461,15 +469,14 @@ func TestCaptureExtcap(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := n.follow("extcap", "--capture", "--extcap-interface", "tapestry-dev:lo", "--fifo", fifo, "--extcap-capture-filter", "udp")
-	reader, err := os.Open(fifo)
+	reader, err := os.OpenFile(fifo, os.O_RDWR, 0) // for reading alone it would wait for a writer
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	head := make([]byte, 4)
-	if _, err := io.ReadFull(reader, head); err != nil || string(head) != "\x0a\x0d\x0d\x0a" {
-		t.Errorf("the FIFO begins with % x, %v; want a pcapng's section header", head, err)
+	c := n.follow("extcap", "--capture", "--extcap-interface", "tapestry-dev:lo", "--fifo", fifo, "--extcap-capture-filter", "udp")
+	if head := first(t, reader, 4); string(head) != "\x0a\x0d\x0d\x0a" {
+		t.Errorf("the FIFO begins with % x; want a pcapng's section header", head)
 	}
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // as Wireshark ends it
 	n.until("the extcap to end", c.done)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/api"
@@ -62,7 +63,7 @@ func TestCheckLive(t *testing.T) {
 	n.sound("--for=100ms", "-c", n.config)
 
 	t.Run("settings", func(t *testing.T) {
-		n.t = t
+		n.lend(t)
 		for _, c := range []struct{ spoil, what, mend string }{
 			{"ip link set eth0 mtu 1400", "port c1: interface eth0 has MTU 1400, its network wants 1500", "ip link set eth0 mtu 1500"},
 			{"ip addr del 10.1.0.2/24 dev eth0", "port c1: interface eth0 lacks the address 10.1.0.2/24", "ip addr add 10.1.0.2/24 dev eth0"},
@@ -82,7 +83,7 @@ func TestCheckLive(t *testing.T) {
 		}
 	})
 	t.Run("down", func(t *testing.T) {
-		n.t = t
+		n.lend(t)
 		a.Run("ip", "link", "set", "eth0", "down")
 		n.until("the port is down", func() bool { s, _ := n.portState("c1"); return s == "down" })
 		got := n.findings(quick)
@@ -95,7 +96,7 @@ func TestCheckLive(t *testing.T) {
 		n.until("all is sound", func() bool { return len(n.findings(quick)) == 0 })
 	})
 	t.Run("splice", func(t *testing.T) {
-		n.t = t
+		n.lend(t)
 		var ends []string
 		for _, l := range strings.Split(here(t, "ip", "-o", "link"), "\n") {
 			if f := strings.Fields(l); len(f) > 1 && strings.HasPrefix(f[1], "tpv") {
@@ -113,7 +114,7 @@ func TestCheckLive(t *testing.T) {
 		n.sound(quick, "-c", n.config)
 	})
 	t.Run("state", func(t *testing.T) {
-		n.t = t
+		n.lend(t)
 		path := filepath.Join(n.state, "state")
 		was, err := os.ReadFile(path)
 		if err != nil {
@@ -129,7 +130,7 @@ func TestCheckLive(t *testing.T) {
 		n.sound(quick)
 	})
 	t.Run("traffic", func(t *testing.T) {
-		n.t = t
+		n.lend(t)
 		watched := func(send []byte) []api.Finding {
 			quit, done := make(chan struct{}), make(chan struct{})
 			go func() {
@@ -143,10 +144,8 @@ func TestCheckLive(t *testing.T) {
 					}
 				}
 			}()
-			got := n.findings("--for=300ms")
-			close(quit)
-			<-done
-			return got
+			defer func() { close(quit); <-done }()
+			return n.findings("--for=300ms")
 		}
 		contains := func(got []api.Finding, area, what string) {
 			t.Helper()
@@ -207,8 +206,9 @@ func TestCheckLivePeer(t *testing.T) {
 			}
 		}
 	}()
+	stop := sync.OnceFunc(func() { close(quit); <-done })
+	defer stop()
 	one.names("peer", "peer h2: it sends VNI 10020, which no network here has", "--for=300ms")
-	close(quit)
-	<-done
+	stop()
 	one.names("peer", "datagrams refused as unknown_vni", "--for=0s")
 }

@@ -3,7 +3,6 @@ package integration_test
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,18 +24,18 @@ func TestEncryptedCapture(t *testing.T) {
 	f.meet(1, 2)
 	one := f.hosts[0].node
 	file := filepath.Join(t.TempDir(), "links.pcapng")
-	cmd := exec.Command(one.bin, "--socket", one.socket, "capture", "--port", "dev/"+wiretest.Interface, "--filter", "udp port 4788", "--with-keys", "-w", file)
+	cmd := background(t, one.bin, "--socket", one.socket, "capture", "--port", "dev/"+wiretest.Interface, "--filter", "udp port 4788", "--with-keys", "-w", file)
 	var said bytes.Buffer
 	cmd.Stderr = &said
+	before := one.peers()["h2"].Epoch
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	before := one.peers()["h2"].Epoch
 	one.until("new keys", func() bool { return one.peers()["h2"].Epoch > before })
 	ping(t, f.hosts[0].container, "10.1.0.2", 5, "-p", canaryHex)
 	one.until("packets are written", func() bool { b, _ := os.ReadFile(file); return len(b) > 8000 })
 	_ = cmd.Process.Signal(os.Interrupt)
-	if err := cmd.Wait(); err != nil {
+	if err := ends(cmd); err != nil {
 		t.Fatalf("capture: %v\n%s", err, said.String())
 	}
 	if !strings.Contains(said.String(), "WARNING") {
@@ -49,7 +48,7 @@ func TestEncryptedCapture(t *testing.T) {
 	if err != nil || bytes.Contains(b, []byte(canary)) {
 		t.Fatalf("the canary stands in the capture, or %v", err)
 	}
-	decoded, err := exec.Command("tshark", "-r", file, "-d", "udp.port==4788,dtls", "-d", "dtls.port==4788,data", "-T", "fields", "-e", "data.data").CombinedOutput()
+	decoded, err := netnstest.Command(t, "tshark", "-r", file, "-d", "udp.port==4788,dtls", "-d", "dtls.port==4788,data", "-T", "fields", "-e", "data.data").CombinedOutput()
 	if err != nil || !strings.Contains(string(decoded), canaryHex) {
 		t.Errorf("tshark finds no canary: %v\n%s", err, decoded)
 	}

@@ -27,6 +27,14 @@ const flowPort = 7000
 // queue, of 1000 frames, holds two seconds of it.
 const flowEvery = 2 * time.Millisecond
 
+// flowAhead is how many datagrams may be under way while a flow makes up for time
+// that the sender was kept from running: fewer than the queue holds. When nothing
+// has come for flowLost, they don't count: they are lost.
+const (
+	flowAhead = 800
+	flowLost  = 5 * time.Second
+)
+
 // flow sends numbered datagrams from one container to another, five hundred a
 // second, and notes what arrives.
 type flow struct {
@@ -95,7 +103,11 @@ func (f *flow) send(out *net.UDPConn) {
 	tick := time.NewTicker(flowEvery)
 	defer tick.Stop()
 	begin := time.Now()
+	last, heard := uint64(0), begin
 	for {
+		if now := f.last.Load(); now != last {
+			last, heard = now, time.Now()
+		}
 		select {
 		case <-f.quit:
 			return
@@ -103,9 +115,13 @@ func (f *flow) send(out *net.UDPConn) {
 			fn()
 		case <-tick.C:
 			for due := uint64(time.Since(begin) / flowEvery); f.sent.Load() < due; {
+				if f.sent.Load()-f.last.Load() >= flowAhead && time.Since(heard) < flowLost {
+					break
+				}
 				b := make([]byte, 16)
 				endian.BigEndian.PutUint64(b, f.sent.Load()+1)
 				endian.BigEndian.PutUint64(b[8:], uint64(time.Now().UnixNano()))
+				_ = out.SetWriteDeadline(time.Now().Add(patience))
 				if _, err := out.Write(b); err != nil {
 					f.t.Errorf("send datagram %d: %v", f.sent.Load()+1, err)
 					return
@@ -189,13 +205,18 @@ func eventually(ok func() bool) bool {
 // sent.
 func (f *flow) between(fn func()) {
 	f.t.Helper()
-	done := make(chan bool)
-	f.do <- func() {
+	done := make(chan bool, 1)
+	step := func() {
 		ok := eventually(func() bool { return f.got.Load() == f.sent.Load() })
 		if ok {
 			fn()
 		}
 		done <- ok
+	}
+	select {
+	case f.do <- step:
+	case <-time.After(patience):
+		f.t.Fatalf("the flow no longer sends: %d datagrams were sent, %d arrived", f.sent.Load(), f.got.Load())
 	}
 	if !<-done {
 		f.t.Fatalf("%d datagrams were sent, %d arrived", f.sent.Load(), f.got.Load())

@@ -3,6 +3,8 @@ package integration_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +116,7 @@ func TestHistoryOfPorts(t *testing.T) {
 	n.applies(trio(a, b, c))
 	n.applies(strings.Replace(trio(a, b, c), "vlan: 10", "vlan: 10, mtu: 1400", 1))
 	n.cli("port", "rm", "c3")
+	n.onDisk("port c3 is removed", "configuration 3: ")
 	die(t, n.workerPID())
 	n.cli("upgrade")
 	check := func() {
@@ -132,11 +135,12 @@ func TestHistoryOfPorts(t *testing.T) {
 	if n.json(&s, "status"); s.Revision != 3 {
 		t.Errorf("configuration %d, want 3", s.Revision)
 	}
+	n.onDisk("(generation 3, upgrade)")
 	n.kill()
 	n.up()
 	check()
 
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	client := api.Dial(n.socket)
 	defer client.Close()
@@ -155,6 +159,18 @@ func TestHistoryOfPorts(t *testing.T) {
 	want := []string{"configuration 1: ", "configuration 2: ", "configuration 3: ", "configuration 4: "}
 	if !slices.EqualFunc(configs, want, strings.HasPrefix) {
 		t.Errorf("configurations: %q", configs)
+	}
+}
+
+// onDisk waits until the journal tells of something in its file: a worker that is
+// killed takes with it what it hasn't written yet.
+func (n *node) onDisk(parts ...string) {
+	n.t.Helper()
+	for _, p := range parts {
+		n.until("on disk: "+p, func() bool {
+			text, _ := os.ReadFile(filepath.Join(n.state, "journal"))
+			return strings.Contains(string(text), p)
+		})
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -230,7 +229,7 @@ func TestBadUsage(t *testing.T) {
 		{2, []string{"status", "--socket", n.dir + "/" + strings.Repeat("x", 120)}},
 	} {
 		var errs bytes.Buffer
-		cmd := exec.Command(n.bin, x.args...)
+		cmd := netnstest.Command(t, append([]string{n.bin}, x.args...)...)
 		cmd.Stderr = &errs
 		_ = cmd.Run()
 		if code := cmd.ProcessState.ExitCode(); code != x.code {

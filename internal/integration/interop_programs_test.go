@@ -83,7 +83,7 @@ func captureAt(t *testing.T, n *node, e, peer *end) *tsharkRun {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	c := &tsharkRun{t: t, n: n, e: e, to: net.JoinHostPort(peer.v4, "7999"), pcap: filepath.Join(dir, "x.pcap")}
-	c.cmd = exec.Command("tshark", "-i", e.dev, "-F", "pcap", "-B", "16", "-w", c.pcap, "-f", "tcp or udp or ip[6:2] & 0x1fff != 0 or ip6[6] == 44")
+	c.cmd = background(t, "tshark", "-i", e.dev, "-F", "pcap", "-B", "16", "-w", c.pcap, "-f", "tcp or udp or ip[6:2] & 0x1fff != 0 or ip6[6] == 44")
 	e.ns.Start(c.cmd)
 	c.mark()
 	return c
@@ -116,7 +116,7 @@ func (c *tsharkRun) stop() []string {
 	c.t.Helper()
 	c.mark()
 	_ = c.cmd.Process.Signal(syscall.SIGINT)
-	if err := c.cmd.Wait(); err != nil {
+	if err := ends(c.cmd); err != nil {
 		c.t.Fatalf("tshark: %v", err)
 	}
 	b, err := os.ReadFile(c.pcap)
@@ -143,7 +143,7 @@ func TestInteropKernelBridge(t *testing.T) {
 	up := &end{port: "up", conf: "{host: {ifname: tap-up}, access: blue}"}
 	n := start(t, file("vlan: 10", a, up))
 	here(t, "ip", "link", "add", "br-test", "type", "bridge")
-	t.Cleanup(func() { _, _ = tryHere("ip", "link", "delete", "br-test") })
+	t.Cleanup(func() { _, _ = netnstest.Try("ip", "link", "delete", "br-test") })
 	b := &end{port: "b", ns: netnstest.New(t), dev: "eth0", v4: "10.1.0.9", v6: "fd00::9"}
 	veth := cable(t, b.ns, "eth0")
 	b.ns.Run("ip", "address", "add", b.v4+"/24", "dev", "eth0")

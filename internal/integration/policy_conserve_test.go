@@ -168,7 +168,7 @@ func TestConservation(t *testing.T) {
 // scrape reads /metrics.
 func scrape(t *testing.T, socket string) map[string]float64 {
 	t.Helper()
-	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	defer c.CloseIdleConnections()

@@ -51,7 +51,11 @@ func cuts(t *testing.T, n *node) <-chan api.Event {
 			if err != nil {
 				return
 			}
-			out <- e
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	return out

@@ -199,8 +199,12 @@ func TestPolicyStations(t *testing.T) {
 		defer cancel()
 		go func() {
 			for e, err := range b.api.Events(ctx, []string{"fdb"}) {
-				if err == nil && strings.Contains(e.What, "moved") {
-					moved <- e
+				if err != nil || !strings.Contains(e.What, "moved") {
+					continue
+				}
+				select {
+				case moved <- e:
+				case <-ctx.Done():
 				}
 			}
 		}()

@@ -88,7 +88,7 @@ func cable(t *testing.T, ns *netnstest.NS, far string) (host string) {
 	netnstest.Require(t, "ip")
 	host = fmt.Sprintf("v%d", pairSerial.Add(1))
 	here(t, "ip", "link", "add", host, "type", "veth", "peer", "name", "x"+host)
-	t.Cleanup(func() { _, _ = tryHere("ip", "link", "delete", host) })
+	t.Cleanup(func() { _, _ = netnstest.Try("ip", "link", "delete", host) })
 	here(t, "ip", "link", "set", host, "arp", "off", "addrgenmode", "none")
 	here(t, "ip", "link", "set", host, "up")
 	if ns == nil {
@@ -113,7 +113,7 @@ func file(network string, ends ...*end) string {
 // here runs a program in the daemon's namespace.
 func here(t *testing.T, cmd ...string) string {
 	t.Helper()
-	out, err := tryHere(cmd...)
+	out, err := netnstest.Try(cmd...)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(cmd, " "), err, out)
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,7 +63,7 @@ ports:
 		from int
 		to   string
 	}{{one, "10.1.0.3"}, {two, "fd00::2"}, {one, "10.1.0.1"}, {host, "10.1.0.3"}} {
-		out, err := tryHere("nsenter", "--target", strconv.Itoa(c.from), "--user", "--net", "--", "ping", "-n", "-q", "-c", "3", "-i", "0.02", "-W", "2", c.to)
+		out, err := netnstest.Try("nsenter", "--target", strconv.Itoa(c.from), "--user", "--net", "--", "ping", "-n", "-q", "-c", "3", "-i", "0.02", "-W", "2", c.to)
 		if err != nil {
 			t.Errorf("ping %s: %v\n%s", c.to, err, out)
 		}
@@ -147,12 +148,15 @@ func holder(t *testing.T, dir string, cmd ...string) int {
 		t.Fatal(err)
 	}
 	errs := &syncBuffer{}
-	c.Stderr = errs
+	c.Stderr, c.WaitDelay = errs, drain
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { in.Close(); _ = c.Wait() })
+	t.Cleanup(func() { in.Close(); _ = ends(c) })
 	word := make([]byte, 6)
+	if err := out.(*os.File).SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := out.Read(word); err != nil || string(word) != "there\n" {
 		if strings.Contains(errs.String(), "unshare failed") || err != nil {
 			t.Skipf("needs user namespaces: %v %s; sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0", err, errs)

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,11 +19,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-func tryHere(cmd ...string) (string, error) {
-	out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput()
-	return string(out), err
-}
 
 // payload is n octets that repeat nowhere near a segment's length.
 func payload(n int) []byte {

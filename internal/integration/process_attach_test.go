@@ -115,7 +115,7 @@ func TestDetachDead(t *testing.T) {
 	pid := "pid:" + strconv.Itoa(p.Process.Pid)
 	n.cli("attach", pid, "--network", "blue", "--port", "dead")
 	_ = p.Process.Kill()
-	_ = p.Wait()
+	_ = ends(p)
 	ns.Delete()
 	n.becomes("dead", "down", "")
 	n.cli("detach", pid)

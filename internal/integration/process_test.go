@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 )
@@ -34,6 +35,9 @@ func (n *node) failed(err error) (code int, stderr string) {
 	n.t.Helper()
 	if err == nil {
 		n.t.Fatal("tapestry up came up")
+	}
+	if n.ended == nil || n.ended.ProcessState == nil {
+		n.t.Fatalf("tapestry up has neither come up nor ended: %v\n%s", err, n.log)
 	}
 	return n.ended.ProcessState.ExitCode(), n.log.String()
 }
@@ -69,8 +73,9 @@ func buildCgo(t *testing.T, dir string) string {
 		t.Skip("needs a C compiler: apt-get install gcc libc6-dev")
 	}
 	path := filepath.Join(dir, "tapestry-cgo")
-	build := exec.Command("go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry")
+	build := background(t, "go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	defer time.AfterFunc(10*time.Minute, func() { _ = build.Process.Kill() }).Stop()
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -280,7 +285,7 @@ func TestNotPermitted(t *testing.T) {
 	// Somebody who may not speak to a switch of root.
 	root := start(t, pair(a, b))
 	open(t, root.dir)
-	out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", root.bin, "--socket", root.socket, "status").CombinedOutput()
+	out, err := netnstest.Command(t, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", root.bin, "--socket", root.socket, "status").CombinedOutput()
 	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 4 || !strings.Contains(string(out), "hint: ") {
 		t.Errorf("status as nobody: %v: %s", err, out)
 	}

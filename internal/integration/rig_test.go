@@ -26,6 +26,27 @@ func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
 // patience bounds every wait for something that the system does by itself.
 const patience = 20 * time.Second
 
+// drain bounds the wait for output that a child of an ended program holds open.
+const drain = 5 * time.Second
+
+// background is a program for the test to start, which is killed when the test
+// ends. One that is about to end is waited for with ends.
+func background(t *testing.T, cmd ...string) *exec.Cmd {
+	c := exec.CommandContext(t.Context(), cmd[0], cmd[1:]...)
+	c.WaitDelay = drain
+	return c
+}
+
+// ends waits for a program that is about to end, and kills it when it doesn't.
+func ends(c *exec.Cmd) error {
+	timer := time.AfterFunc(patience, func() { _ = c.Process.Kill() })
+	err := c.Wait()
+	if !timer.Stop() {
+		err = errors.Join(fmt.Errorf("it did not end within %v", patience), err)
+	}
+	return err
+}
+
 // binary builds the program once for all tests of the package.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tapestry-test")
@@ -33,8 +54,11 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "tapestry")
-	build := exec.Command("go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/tapestry-net/tapestry/cmd/tapestry")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
+	build.WaitDelay = drain
 	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
@@ -81,6 +105,13 @@ func prepare(t *testing.T, config string) *node {
 	return n
 }
 
+// lend makes t, a part of the node's test, the one that fails for the node.
+func (n *node) lend(t *testing.T) {
+	was := n.t
+	n.t = t
+	t.Cleanup(func() { n.t = was })
+}
+
 // write replaces the switch's file.
 func (n *node) write(config string) {
 	n.t.Helper()
@@ -113,9 +144,9 @@ func (n *node) up() {
 }
 
 func (n *node) tryUp() error {
-	n.log = &syncBuffer{}
+	n.log, n.ended = &syncBuffer{}, nil
 	n.keeper = exec.Command(n.bin, "up", "-c", n.config, "--socket", n.socket, "--state", n.state)
-	n.keeper.Stderr = n.log
+	n.keeper.Stderr, n.keeper.WaitDelay = n.log, drain
 	out, err := n.keeper.StdoutPipe()
 	if err != nil {
 		return err
@@ -142,7 +173,7 @@ func (n *node) tryUp() error {
 	select {
 	case err := <-ready:
 		if err != nil {
-			err = errors.Join(err, <-n.exited)
+			err = errors.Join(err, n.end())
 			n.ended, n.keeper = n.keeper, nil
 		}
 		return err
@@ -150,6 +181,22 @@ func (n *node) tryUp() error {
 		n.confess()
 		return errors.New("not ready in time")
 	}
+}
+
+// end waits for the keeper's end. One that hangs is made to confess, and killed.
+func (n *node) end() error {
+	select {
+	case err := <-n.exited:
+		return err
+	case <-time.After(patience):
+	}
+	n.confess()
+	select {
+	case <-n.exited:
+	case <-time.After(drain):
+		_ = n.keeper.Process.Kill()
+	}
+	return fmt.Errorf("not within %v", patience)
 }
 
 // confess makes worker and keeper, which hang, write to the log what each of their
@@ -175,14 +222,8 @@ func (n *node) down() {
 		return
 	}
 	_ = n.keeper.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-n.exited:
-		if err != nil {
-			n.t.Errorf("tapestry up ended with %v\n%s", err, n.log)
-		}
-	case <-time.After(patience):
-		_ = n.keeper.Process.Kill()
-		n.t.Errorf("tapestry up did not end after SIGTERM\n%s", n.log)
+	if err := n.end(); err != nil {
+		n.t.Errorf("tapestry up, told to end: %v\n%s", err, n.log)
 	}
 	n.keeper = nil
 	if n.t.Failed() {
@@ -196,7 +237,7 @@ func (n *node) kill() {
 	worker := n.workerPID()
 	_ = n.keeper.Process.Kill()
 	_ = syscall.Kill(worker, syscall.SIGKILL)
-	<-n.exited
+	_ = n.end() // by a signal
 	n.keeper = nil
 	n.until("the worker is gone", func() bool { return syscall.Kill(worker, 0) != nil })
 }
@@ -229,7 +270,7 @@ func (n *node) try(args ...string) (stdout, stderr string, code int) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.bin, append([]string{"--socket", n.socket}, args...)...)
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errs, drain
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -111,24 +110,15 @@ const dropEcho = "nft 'add table ip f; add chain ip f fw { type filter hook forw
 func TestTraceWatch(t *testing.T) {
 	f := newRouted(t, false)
 	n := f.hosts[0].node
-	cmd := exec.Command(n.bin, "--socket", n.socket, "trace", "--watch", "icmp", "--kernel", "--count", "2")
-	var out syncBuffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	_, before, _ := n.costs()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	n.until("it listens", func() bool { _, w, _ := n.costs(); return w >= before+2 })
-	ping(t, f.hosts[0].container, "10.2.2.2", 1)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	got := out.String()
-	for _, want := range []string{"packet 1:", "ICMP echo request", "c1 → switch", "64 → 63", "packet 2:", "ICMP echo reply", "63 → 62", "switch → c1"} {
-		i := strings.Index(got, want)
-		if i < 0 {
-			t.Fatalf("no %q behind the others in\n%s", want, out.String())
+	watch := n.follow("trace", "--watch", "icmp", "--kernel", "--count", "4")
+	n.until("four packets are told of", func() bool {
+		ping(t, f.hosts[0].container, "10.2.2.2", 1)
+		return watch.done()
+	})
+	got := watch.out.String()
+	for _, want := range []string{"packet 1:", "ICMP echo request", "c1 → switch", "64 → 63", "packet 4:", "ICMP echo reply", "63 → 62", "switch → c1"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
 		}
-		got = got[i:]
 	}
 }

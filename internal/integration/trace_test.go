@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -129,13 +128,13 @@ func (n *node) leavesNothing() {
 		n.cli("trace", "c1", "c2")
 	}
 	for _, args := range [][]string{{"c1", "10.1.0.99", "--wait", "10s", "--source", "10.1.0.77"}, {"--watch", "arp", "--kernel"}} {
-		cmd := exec.Command(n.bin, append([]string{"--socket", n.socket, "trace"}, args...)...)
+		cmd := background(n.t, append([]string{n.bin, "--socket", n.socket, "trace"}, args...)...)
 		if err := cmd.Start(); err != nil {
 			n.t.Fatal(err)
 		}
 		n.until("it listens", func() bool { _, w, _ := n.costs(); return w > worker })
 		_ = cmd.Process.Signal(syscall.SIGINT)
-		_ = cmd.Wait()
+		_ = ends(cmd)
 	}
 	n.until("all is as before", func() bool {
 		g, w, k := n.costs()

@@ -136,7 +136,9 @@ func asked[A any](n *node, ask func(*api.Client, context.Context) (A, error)) A 
 	n.t.Helper()
 	c := api.Dial(n.socket)
 	defer c.Close()
-	a, err := ask(c, n.t.Context())
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	defer cancel()
+	a, err := ask(c, ctx)
 	if err != nil {
 		n.t.Fatalf("ask the switch: %v\n%s", err, n.log)
 	}

@@ -161,7 +161,9 @@ type outcome struct {
 // beforehand has to come true.
 func (b *bench) send(in string, data []byte) outcome {
 	b.t.Helper()
-	said, err := b.api.Explain(b.t.Context(), api.ExplainRequest{In: in, Hex: hex.EncodeToString(data)})
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	said, err := b.api.Explain(ctx, api.ExplainRequest{In: in, Hex: hex.EncodeToString(data)})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -208,7 +210,9 @@ func (b *bench) event(in string, data []byte) api.Event {
 // drops are the port's drops by reason.
 func (b *bench) drops(port string) api.Drops {
 	b.t.Helper()
-	ports, err := b.api.Ports(b.t.Context())
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	ports, err := b.api.Ports(ctx)
 	if err != nil {
 		b.t.Fatal(err)
 	}
