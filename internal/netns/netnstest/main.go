@@ -69,14 +69,18 @@ func reexec() (int, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), stageEnv+"="+stageOK)
 	cmd.SysProcAttr = attr
-	// What the tests leave running when they end too soon becomes this process's.
+	// What the tests leave running becomes this process's.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "netnstest: become subreaper:", err)
 	}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	defer signal.Stop(ended)
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start in new namespaces: %w", err)
 	}
-	defer reap()
+	defer end()
+	go adopt(cmd.Process.Pid, ended)
 	sig := make(chan os.Signal, 4)
 	signal.Notify(sig, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	defer signal.Stop(sig)
@@ -97,28 +101,47 @@ func reexec() (int, error) {
 	return 0, nil
 }
 
-// reap kills what the tests have left running, as they do when they run out of
-// time: it would disturb those of other packages. The children of what is killed
-// become this process's in turn.
-func reap() {
-	for end := time.Now().Add(drain); time.Now().Before(end); {
-		lists, _ := filepath.Glob("/proc/self/task/*/children")
-		var children []string
-		for _, list := range lists {
-			text, _ := os.ReadFile(list)
-			children = append(children, strings.Fields(string(text))...)
-		}
-		if len(children) == 0 {
-			return
-		}
-		for _, word := range children {
-			pid, _ := strconv.Atoi(word)
-			if pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil {
+// adopt takes the place of init for what the tests leave behind: it waits for
+// those of this process's children that have ended, whenever one does, but for
+// own.
+func adopt(own int, ended <-chan os.Signal) {
+	for range ended {
+		for _, pid := range children() {
+			if pid != own {
 				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 			}
 		}
-		time.Sleep(time.Millisecond)
 	}
+}
+
+// end kills what the tests have left running, as they do when they run out of
+// time: it would disturb those of other packages. The children of what is killed
+// become this process's in turn.
+func end() {
+	for over := time.Now().Add(drain); time.Now().Before(over); time.Sleep(time.Millisecond) {
+		left := children()
+		if len(left) == 0 {
+			return
+		}
+		for _, pid := range left {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		}
+	}
+}
+
+// children are the processes whose parent this one is.
+func children() (pids []int) {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, word := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 // setUp makes the mount namespace private and brings the loopback up.

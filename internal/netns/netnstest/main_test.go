@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 )
@@ -52,6 +53,24 @@ func TestAbandon(t *testing.T) {
 	}
 	_, _ = os.Stdout.WriteString(out)
 	panic("out of time")
+}
+
+// TestOrphan: a process whose parent is gone doesn't stay as a zombie.
+func TestOrphan(t *testing.T) {
+	netnstest.Require(t, "netns")
+	out, err := netnstest.Try("sh", "-c", "sleep 0.05 >/dev/null 2>&1 & echo $!")
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d is still there", pid)
+		}
+	}
 }
 
 // TestTry returns what a program says, and its end.
