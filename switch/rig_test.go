@@ -3,6 +3,7 @@ package vswitch_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,7 +19,22 @@ import (
 	"github.com/tapestry-net/tapestry/switch/port/mem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// patience bounds every wait for something that the switch does by itself.
+const patience = 10 * time.Second
+
+// TestMain wants no goroutine to be left.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := goleak.Find()
+	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); {
+		err = goleak.Find()
+	}
+	if code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // rig is a switch whose ports are in memory. Port IDs count from 1 in the order
 // of the spec.
@@ -122,10 +138,10 @@ func (r *rig) apply(spec vswitch.Spec) {
 	}
 }
 
-// until yields until ok or ten seconds have passed.
+// until yields until ok, or fails the test.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(patience); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
 			r.t.Fatalf("waited in vain for %s; stats %+v", what, r.sw.Stats())
 		}
@@ -201,9 +217,21 @@ func (r *rig) event(k vswitch.EventKind) vswitch.Event {
 	return found
 }
 
-// conserve checks the law of conservation.
+// conserve checks the law of conservation, which holds as soon as the loops have
+// published what they did.
 func (r *rig) conserve() {
 	r.t.Helper()
+	broken := r.unconserved()
+	for end := time.Now().Add(patience); broken != "" && time.Now().Before(end); runtime.Gosched() {
+		broken = r.unconserved()
+	}
+	if broken != "" {
+		r.t.Error(broken)
+	}
+}
+
+// unconserved says what the counters break of the law.
+func (r *rig) unconserved() string {
 	s := r.sw.Stats()
 	var verdicts, drops, reasons uint64
 	for _, n := range s.Verdicts {
@@ -214,14 +242,15 @@ func (r *rig) conserve() {
 		reasons += s.Reasons[i]
 	}
 	if s.RxFrames != verdicts || s.RxFrames != reasons {
-		r.t.Errorf("rx frames %d, verdicts %d, by reason %d: want all the same", s.RxFrames, verdicts, reasons)
+		return fmt.Sprintf("rx frames %d, verdicts %d, by reason %d: want all the same", s.RxFrames, verdicts, reasons)
 	}
 	if s.Decided != s.Sent+s.Refused {
-		r.t.Errorf("copies decided %d, sent %d, refused %d: want sent + refused = decided", s.Decided, s.Sent, s.Refused)
+		return fmt.Sprintf("copies decided %d, sent %d, refused %d: want sent + refused = decided", s.Decided, s.Sent, s.Refused)
 	}
 	if want := s.Verdicts[frame.Drop] + s.Refused; drops != want {
-		r.t.Errorf("drops %d, want verdicts.drop %d + refused %d", drops, s.Verdicts[frame.Drop], s.Refused)
+		return fmt.Sprintf("drops %d, want verdicts.drop %d + refused %d", drops, s.Verdicts[frame.Drop], s.Refused)
 	}
+	return ""
 }
 
 // mac is the station numbered n.

@@ -75,8 +75,16 @@ func (e *end) receive(t testing.TB, b *frame.Batch, n int) {
 			n -= segments(&b.Frames[i])
 		}
 		if b.Len() == 0 {
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(e.rx.FD()), Events: unix.POLLIN}}, 1000)
+			e.await(t)
 		}
+	}
+}
+
+// await waits until a datagram has come.
+func (e *end) await(t testing.TB) {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(e.rx.FD()), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+	if n == 0 && err == nil {
+		t.Fatalf("no datagram comes within %v", patience)
 	}
 }
 
@@ -132,8 +140,11 @@ func TestReceiveRefuses(t *testing.T) {
 	if n := testing.AllocsPerRun(50, func() {
 		_, _ = a.Peer(2).Transmit(out)
 		sent += 64
-		for b.Peer(2) != nil && refused(b) < sent {
+		for end := time.Now().Add(patience); refused(b) < sent; {
 			_ = b.rx.Receive(into)
+			if time.Now().After(end) {
+				t.Fatalf("%d of %d datagrams refused within %v", refused(b), sent, patience)
+			}
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations, want 0", n)
@@ -238,7 +249,7 @@ func (e *end) next(t testing.TB, b *frame.Batch) {
 			t.Fatal(err)
 		}
 		if b.Len() == 0 {
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(e.rx.FD()), Events: unix.POLLIN}}, 1000)
+			e.await(t)
 		}
 	}
 }

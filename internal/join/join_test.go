@@ -90,7 +90,15 @@ func newCA(t *testing.T) *pki.CA {
 // goroutine to be left.
 func serve(t *testing.T, ca *pki.CA, o join.Offer) *rig {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	t.Cleanup(func() {
+		err := goleak.Find()
+		for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); {
+			err = goleak.Find()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	r := &rig{t: t, ca: ca, log: newLines(), ended: make(chan error, 1)}
 	o.Listen, o.Log = "127.0.0.1:0", slog.New(slog.NewTextHandler(r.log, nil))
 	if o.For == 0 {

@@ -94,7 +94,7 @@ func TestMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.cancel()
-	<-w.Stop()
+	bounded(t, w.Stop())
 	w.exit()
 	if err := b.wait(); err != nil {
 		t.Error(err)

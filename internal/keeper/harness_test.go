@@ -14,11 +14,15 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tapestry-net/tapestry/internal/keeper"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
+
+// patience bounds every wait for something that the keeper or a worker does.
+const patience = 20 * time.Second
 
 const (
 	hubVar    = "KEEPER_TEST_HUB"    // socket that a worker hands its descriptor to
@@ -99,7 +103,19 @@ func (w *worker) kill() {
 
 // gone waits until the keeper has let go of this worker.
 func (w *worker) gone() {
-	<-w.Gone()
+	w.t.Helper()
+	bounded(w.t, w.Gone())
+}
+
+// bounded is what comes out of a channel, which has to be soon.
+func bounded[T any](t testing.TB, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		t.Fatalf("waited %v in vain", patience)
+	}
+	return v
 }
 
 // exit lets the process end by itself.
@@ -188,7 +204,7 @@ func (b *bed) start() {
 	}()
 	b.t.Cleanup(func() {
 		cancel()
-		<-ended
+		bounded(b.t, ended)
 	})
 }
 
@@ -199,7 +215,8 @@ func (b *bed) stop() error {
 }
 
 func (b *bed) wait() error {
-	return <-b.result
+	b.t.Helper()
+	return bounded(b.t, b.result)
 }
 
 // next is the next worker that the keeper starts, after its greeting.
@@ -224,6 +241,9 @@ func (b *bed) accept() *worker {
 		err error
 	}
 	got := make(chan result, 1)
+	if err := b.hub.SetDeadline(time.Now().Add(patience)); err != nil {
+		b.t.Fatal(err)
+	}
 	go func() {
 		c, err := b.hub.AcceptUnix()
 		got <- result{c, err}
@@ -237,6 +257,9 @@ func (b *bed) accept() *worker {
 	}
 	if r.err != nil {
 		b.t.Fatal(r.err)
+	}
+	if err := r.c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		b.t.Fatal(err)
 	}
 	pid, oob := make([]byte, 16), make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := r.c.ReadMsgUnix(pid, oob)
@@ -261,7 +284,7 @@ func (b *bed) accept() *worker {
 	b.t.Cleanup(func() {
 		w.line.Close()
 		w.Close()
-		<-w.Gone()
+		bounded(b.t, w.Gone())
 	})
 	return w
 }
@@ -280,7 +303,7 @@ func (b *bed) spawn() *exec.Cmd {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), keeperVar+"="+b.dir)
-	cmd.Stdout, cmd.Stderr = b.out, b.out
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = b.out, b.out, 5*time.Second
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}

@@ -200,7 +200,7 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.cancel()
-	<-w.Stop()
+	bounded(t, w.Stop())
 	if d := cmp.Diff([]string{"c1"}, b.interfaces()); d != "" {
 		t.Errorf("something was removed before the worker had ended: %s", d)
 	}
@@ -351,7 +351,7 @@ func TestSignals(t *testing.T) {
 	if err := k.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	<-w.Stop()
+	bounded(t, w.Stop())
 	w.exit()
 	if err := k.Wait(); err != nil {
 		t.Errorf("got %v, want exit status 0; %s", err, b.out)

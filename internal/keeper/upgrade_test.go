@@ -59,7 +59,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	mem.Close()
 	over := standby(w)
-	if err := <-done; err != nil {
+	if err := bounded(t, done); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.RawSet(nil, nil, "standby"); code(err) != keeper.CodeConflict {
@@ -74,7 +74,7 @@ func TestUpgrade(t *testing.T) {
 	default:
 	}
 	old.exit()
-	if err := <-over; err != nil {
+	if err := bounded(t, over); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Kill(old.pid, 0); !errors.Is(err, unix.ESRCH) {
@@ -156,7 +156,7 @@ func TestUpgradeGivenUp(t *testing.T) {
 			if c.next != nil {
 				c.next(b.next(), cancel)
 			}
-			if err := <-done; err == nil || !strings.Contains(err.Error(), c.want) {
+			if err := bounded(t, done); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 			if _, fd, err := old.Open(tap("c1")); err != nil {
@@ -168,11 +168,11 @@ func TestUpgradeGivenUp(t *testing.T) {
 			done = asked(context.Background(), old)
 			w := b.next()
 			over := standby(w)
-			if err := <-done; err != nil {
+			if err := bounded(t, done); err != nil {
 				t.Fatalf("second attempt: %v", err)
 			}
 			old.exit()
-			if err := <-over; err != nil {
+			if err := bounded(t, over); err != nil {
 				t.Error(err)
 			}
 		})
@@ -183,20 +183,20 @@ func TestUpgradeGivenUp(t *testing.T) {
 // and an old one that never ends is killed after it.
 func TestUpgradePatience(t *testing.T) {
 	b := newBed(t)
-	b.opts.Patience = 300 * time.Millisecond
+	b.opts.Patience = 2 * time.Second
 	old := b.run()
 	done := asked(context.Background(), old)
 	w := b.next()
-	if err := <-done; err == nil || !strings.Contains(err.Error(), "standby") {
+	if err := bounded(t, done); err == nil || !strings.Contains(err.Error(), "standby") {
 		t.Errorf("got %v, want that it didn't come to standby", err)
 	}
 	w.gone()
 	done = asked(context.Background(), old)
 	over := standby(b.next())
-	if err := <-done; err != nil {
+	if err := bounded(t, done); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-over; err != nil {
+	if err := bounded(t, over); err != nil {
 		t.Error(err)
 	}
 	old.gone()
@@ -210,7 +210,7 @@ func TestUpgradeDeaths(t *testing.T) {
 		done := asked(context.Background(), old)
 		w := b.next()
 		old.kill()
-		if err := <-done; !errors.Is(err, keeper.ErrGone) {
+		if err := bounded(t, done); !errors.Is(err, keeper.ErrGone) {
 			t.Errorf("got %v, want %v", err, keeper.ErrGone)
 		}
 		w.gone()
@@ -224,7 +224,7 @@ func TestUpgradeDeaths(t *testing.T) {
 		done := asked(context.Background(), old)
 		w := b.next()
 		standby(w)
-		if err := <-done; err != nil {
+		if err := bounded(t, done); err != nil {
 			t.Fatal(err)
 		}
 		w.kill()
@@ -242,8 +242,8 @@ func TestUpgradeDeaths(t *testing.T) {
 		asked(context.Background(), old)
 		w := b.next()
 		b.cancel()
-		<-old.Stop()
-		<-w.Stop()
+		bounded(t, old.Stop())
+		bounded(t, w.Stop())
 		old.exit()
 		w.exit()
 		if err := b.wait(); err != nil {

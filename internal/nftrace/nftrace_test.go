@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -131,11 +132,16 @@ func send(t *testing.T, ns *netnstest.NS, p nftrace.Probe) {
 	})
 }
 
+// patience bounds every wait for the kernel and for other processes.
+const patience = 20 * time.Second
+
 // until reads until one step satisfies last, and returns all as lines.
 func until(t *testing.T, l *nftrace.Listener, last func(nftrace.Step) bool) (lines []string, end nftrace.Step) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	for {
-		steps, err := l.Read(t.Context())
+		steps, err := l.Read(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -351,6 +357,9 @@ func TestLeavesNothingBehind(t *testing.T) {
 	}
 	ns.Start(cmd)
 	line := make([]byte, 100)
+	if err := out.(*os.File).SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	if n, err := out.Read(line); err != nil || string(line[:n]) != "open\n" {
 		t.Fatalf("got %q, %v", line[:n], err)
 	}

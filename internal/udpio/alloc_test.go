@@ -3,6 +3,7 @@ package udpio_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/tapestry-net/tapestry/internal/udpio"
 )
@@ -25,10 +26,11 @@ func TestFlush(t *testing.T) {
 			for _, f := range l.s.Flush() {
 				t.Errorf("refused: %+v", f)
 			}
+			end := time.Now().Add(10 * time.Second)
 			for got := 0; got < 64; {
 				in, err := l.r.Receive()
-				if err != nil {
-					t.Fatal(err)
+				if err != nil || time.Now().After(end) {
+					t.Fatalf("received %d of 64: %v", got, err)
 				}
 				for i := range in {
 					for k := range in[i].Segments() {

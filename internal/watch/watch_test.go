@@ -84,7 +84,9 @@ func send(t *testing.T, r *switchtest.RawEnd, f []byte) {
 // one reads until there is a packet, and wants no other.
 func one(t *testing.T, s *watch.Socket) watch.Packet {
 	t.Helper()
-	got, err := s.Read(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	got, err := s.Read(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

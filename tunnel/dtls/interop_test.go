@@ -248,7 +248,7 @@ func TestOpenSSL(t *testing.T) {
 			{"-dtls1_2", "-cipher", "ECDHE-ECDSA-AES256-SHA"},
 			{"-dtls1_2", "-cipher", "ECDHE-ECDSA-AES128-CCM"},
 		} {
-			cmd := exec.Command("openssl", append(append([]string{"s_client", "-connect", fmt.Sprintf("127.0.0.1:%d", ourPort)}, args...), withCert...)...)
+			cmd := netnstest.Command(t, append(append([]string{"openssl", "s_client", "-connect", fmt.Sprintf("127.0.0.1:%d", ourPort)}, args...), withCert...)...)
 			if out, err := cmd.CombinedOutput(); err == nil || u.e.Link("b").Status().State.Encrypted() {
 				t.Errorf("openssl %v: a link: %s", args, out)
 			}
@@ -299,7 +299,7 @@ func TestTsharkDecrypts(t *testing.T) {
 		t.Fatal(err)
 	}
 	writePcap(t, pcap, w)
-	out, err := exec.Command("tshark", "-r", pcap, "-d", "udp.port==4788,dtls", "-o", "tls.keylog_file:"+keys,
+	out, err := netnstest.Command(t, "tshark", "-r", pcap, "-d", "udp.port==4788,dtls", "-o", "tls.keylog_file:"+keys,
 		"-Y", "dtls.app_data", "-T", "fields", "-e", "data.data", "-e", "dtls.app_data").CombinedOutput()
 	if err != nil {
 		t.Fatalf("tshark: %v: %s", err, out)

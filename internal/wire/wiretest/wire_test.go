@@ -239,11 +239,14 @@ func TestUDP(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
+		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		return c
 	}
 	addr := func(c *net.UDPConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 	a, b := hear(), hear()
-	nearA, nearB := netip.MustParseAddrPort("127.0.0.1:48501"), netip.MustParseAddrPort("127.0.0.1:48502")
+	nearA, nearB := netip.MustParseAddrPort("127.0.0.1:7501"), netip.MustParseAddrPort("127.0.0.1:7502")
 	endA, err := wiretest.UDP(nearA, addr(a))
 	if err != nil {
 		t.Fatal(err)

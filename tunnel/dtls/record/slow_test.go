@@ -86,7 +86,7 @@ func (s *slow) seal(t record.Type, sequence uint64, plain []byte) []byte {
 
 // open is the reverse, and RFC 6347 clause 4.1.2.6 with a window of 2,032.
 func (s *slow) open(b []byte) ([]byte, record.Verdict) {
-	known := b[0] >= 20 && b[0] <= 23 // RFC 5246 clause 6.2.1
+	known := len(b) > 0 && b[0] >= 20 && b[0] <= 23 // RFC 5246 clause 6.2.1
 	if len(b) < 37 || !known || b[1] != 0xfe || b[2] != 0xfd {
 		return nil, record.Bad
 	}
