@@ -35,9 +35,12 @@ func payload(n int) []byte {
 
 const listenPort = 7007
 
-// answerWait bounds one conversation. A packet that is lost or refused costs a
-// failing test as much.
-const answerWait = 5 * time.Second
+// answerWait bounds one conversation, and megabyteWait is added for each 1 MiB of
+// it. A packet that is lost or refused costs a failing test as much.
+const (
+	answerWait   = 5 * time.Second
+	megabyteWait = time.Second
+)
 
 // receiver takes TCP streams and UDP datagrams at an end and answers each with
 // its SHA-256.
@@ -125,6 +128,9 @@ func streamTCP(e *end, to string, n int) error {
 	}
 	defer c.Close()
 	sent := payload(n)
+	if err := c.SetDeadline(time.Now().Add(answerWait + time.Duration(n>>20)*megabyteWait)); err != nil {
+		return err
+	}
 	if _, err := c.Write(sent); err != nil {
 		return err
 	}

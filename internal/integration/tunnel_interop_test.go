@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
@@ -96,27 +97,35 @@ func TestInteropTsharkVXLAN(t *testing.T) {
 	f.up(2, config)
 	f.meet(1, 2)
 	pcap := filepath.Join(t.TempDir(), "x.pcap")
-	c := exec.Command("tshark", "-q", "-i", wiretest.Interface, "-F", "pcap", "-w", pcap, "-a", "duration:4", "-f", "udp port 4789")
+	c := background(t, "tshark", "-q", "-i", wiretest.Interface, "-F", "pcap", "-w", pcap, "-f", "udp port 4789")
 	f.hosts[1].underlay.Start(c)
 	f.hosts[0].node.until("tshark captures", func() bool {
 		f.meet(1, 2)
-		out, err := exec.Command("tshark", "-r", pcap, "-c", "1").Output()
+		out, err := netnstest.Command(t, "tshark", "-r", pcap, "-c", "1").Output()
 		return err == nil && len(out) > 0
 	})
 	f.exchange(1, 2)
 	for _, s := range []string{"0", "1", "1400"} {
 		ping(t, f.hosts[0].container, "10.1.0.2", 1, "-s", s, "-t", "7", "-Q", "0x48")
 	}
-	_ = c.Wait() // it ends by its own clock
+	const sent, echo = "ip.src == 192.0.2.1 && ", "vxlan.vni == 10010 && icmp.type == 8"
+	// The last ping is written last.
+	f.hosts[0].node.until("all is written", func() bool {
+		out, _ := netnstest.Command(t, "tshark", "-n", "-r", pcap, "-Y", sent+echo+" && ip.ttl == 7 && ip.len > 1400").Output()
+		return len(out) > 0
+	})
+	_ = c.Process.Signal(syscall.SIGINT)
+	if err := ends(c); err != nil {
+		t.Errorf("tshark: %v", err)
+	}
 	tshark := func(filter string, more ...string) string {
-		out, err := exec.Command("tshark", append([]string{"-n", "-r", pcap, "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE",
+		out, err := netnstest.Command(t, append([]string{"tshark", "-n", "-r", pcap, "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE",
 			"-o", "tcp.check_checksum:TRUE", "-Y", filter}, more...)...).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(out)
 	}
-	sent := "ip.src == 192.0.2.1 && "
 	for what, filter := range map[string]string{
 		"malformed or a wrong checksum": sent + "(_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 || tcp.checksum.status == 0)",
 		"no VXLAN":                      sent + "!vxlan",
@@ -128,7 +137,7 @@ func TestInteropTsharkVXLAN(t *testing.T) {
 			t.Errorf("%s:\n%s", what, out)
 		}
 	}
-	if out := tshark(sent+"vxlan.vni == 10010 && icmp.type == 8", "-T", "fields", "-e", "ip.ttl", "-e", "ip.dsfield"); !strings.Contains(out, "64,7\t0x48,0x48") {
+	if out := tshark(sent+echo, "-T", "fields", "-e", "ip.ttl", "-e", "ip.dsfield"); !strings.Contains(out, "64,7\t0x48,0x48") {
 		t.Errorf("TTLs and TOS of pings, outer and inner: %q, want 64 outside and 7 inside", out)
 	}
 }
@@ -173,7 +182,9 @@ func (f *fabric) openVSwitch(i int) {
 	run("ovsdb-tool", "create", in("db"), "/usr/share/openvswitch/vswitch.ovsschema")
 	serve("ovsdb-server", in("db"), "--remote=punix:"+in("sock"), "--unixctl="+in("ctl"))
 	f.hosts[0].node.until("the database answers", func() bool { _, err := os.Stat(in("sock")); return err == nil })
-	vsctl := func(args ...string) { run("ovs-vsctl", append([]string{"--db=unix:" + in("sock")}, args...)...) }
+	vsctl := func(args ...string) {
+		run("ovs-vsctl", append([]string{"--timeout=20", "--db=unix:" + in("sock")}, args...)...)
+	}
 	vsctl("--no-wait", "init")
 	serve("ovs-vswitchd", "unix:"+in("sock"), "--disable-system", "--unixctl="+in("vctl"))
 

@@ -20,7 +20,8 @@
 // # Conservation
 //
 // Offered + Duplicated = Lost + Cut + TooLong + Full + Refused + Delivered +
-// Held, at any moment.
+// Held, at any moment. What an interface's socket had no room for was never
+// offered: Missed tells how much that is.
 //
 // # Concurrency
 //

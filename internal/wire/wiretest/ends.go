@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,14 +90,31 @@ func Device(name string) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open device end %s: %w", name, err)
 	}
-	return deviceEnd{f}, nil
+	return &deviceEnd{File: f}, nil
 }
 
-type deviceEnd struct{ *os.File }
+type deviceEnd struct {
+	*os.File
+	missed atomic.Uint64
+}
+
+// Missed is how many frames came while the socket's buffer was full.
+func (e *deviceEnd) Missed() uint64 {
+	raw, err := e.SyscallConn()
+	if err != nil {
+		return e.missed.Load() // it is closed
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if s, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil { // since the last call
+			e.missed.Add(uint64(s.Drops))
+		}
+	})
+	return e.missed.Load()
+}
 
 // Read is File.Read, but for the news that the interface is down, which comes
 // once: frames arrive again when it is up.
-func (e deviceEnd) Read(b []byte) (int, error) {
+func (e *deviceEnd) Read(b []byte) (int, error) {
 	for {
 		n, err := e.File.Read(b)
 		if !errors.Is(err, unix.ENETDOWN) {

@@ -39,13 +39,14 @@ type Counts struct {
 	Refused    uint64 // by the receiving end
 	Delivered  uint64
 	Held       uint64 // under way
+	Missed     uint64 // never offered: the sending end had no room for them
 }
 
 // Plus is the sum of both.
 func (c Counts) Plus(d Counts) Counts {
 	return Counts{
 		c.Offered + d.Offered, c.Lost + d.Lost, c.Cut + d.Cut, c.Full + d.Full, c.TooLong + d.TooLong, c.Duplicated + d.Duplicated,
-		c.Corrupted + d.Corrupted, c.Reordered + d.Reordered, c.Refused + d.Refused, c.Delivered + d.Delivered, c.Held + d.Held,
+		c.Corrupted + d.Corrupted, c.Reordered + d.Reordered, c.Refused + d.Refused, c.Delivered + d.Delivered, c.Held + d.Held, c.Missed + d.Missed,
 	}
 }
 
@@ -79,6 +80,9 @@ func Join(a, b io.ReadWriteCloser, seed uint64) *Wire {
 		v := &way{wake: make(chan struct{}, 1), rnd: rand.New(rand.NewPCG(seed, uint64(i)))}
 		w.ways[i] = v
 		from, to := w.ends[i], w.ends[1-i]
+		if e, ok := from.(interface{ Missed() uint64 }); ok {
+			v.missed = e.Missed
+		}
 		w.run.Go(func() { v.read(from) })
 		w.run.Go(func() { v.deliver(to, w.done) })
 	}
@@ -120,6 +124,9 @@ func (w *Wire) Counts(d Way) Counts {
 	defer v.mu.Unlock()
 	c := v.counts
 	c.Held = uint64(len(v.queue)) + v.writing
+	if v.missed != nil {
+		c.Missed = v.missed()
+	}
 	return c
 }
 
@@ -154,7 +161,8 @@ const (
 
 // way is one direction.
 type way struct {
-	wake chan struct{} // something earlier is due
+	wake   chan struct{} // something earlier is due
+	missed func() uint64 // of the sending end; nil = it doesn't know
 
 	mu      sync.Mutex
 	rnd     *rand.Rand
