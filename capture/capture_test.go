@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/tapestry-net/tapestry/capture"
 	"github.com/tapestry-net/tapestry/capture/filter"
 	"github.com/tapestry-net/tapestry/capture/record"
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
@@ -271,12 +271,12 @@ func TestInteropTshark(t *testing.T) {
 	if len(got) != 9 || !slices.Equal(got[:4], want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	out, err := exec.Command("capinfos", file).CombinedOutput()
+	out, err := netnstest.Try("capinfos", file)
 	if err != nil {
 		t.Fatalf("capinfos: %v: %s", err, out)
 	}
 	for _, s := range []string{"Number of packets:   9", "Number of interfaces in file: 2", "nanoseconds (9)", "Name = h128/c1", "Capture application: tapestry test"} {
-		if !strings.Contains(string(out), s) {
+		if !strings.Contains(out, s) {
 			t.Errorf("capinfos does not say %q:\n%s", s, out)
 		}
 	}

@@ -1,6 +1,8 @@
 package fdb_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -38,10 +40,11 @@ func TestWordTellsKey(t *testing.T) {
 	}
 }
 
-// TestSpread fills a table with stations that differ in few bits. Nearly all fit
-// into its last place, and nearly all into the first of their two buckets.
+// TestSpread fills tables with stations that differ in few bits. Nearly all fit
+// into its last place, and nearly all into the first of their two buckets. There
+// are secrets that suit a set of stations badly, but few: most tables do well.
 func TestSpread(t *testing.T) {
-	const limit = 48_000
+	const limit, tables = 48_000, 9
 	for name, key := range map[string]func(i int) fdb.Key{
 		"counting": station,
 		"vendors": func(i int) fdb.Key {
@@ -51,18 +54,24 @@ func TestSpread(t *testing.T) {
 		"VLANs":   func(i int) fdb.Key { return inVLAN(frame.VID(1+i%4094), i/4094) },
 		"halves":  func(i int) fdb.Key { return inVLAN(1, i%256<<30+i/256) },
 	} {
-		tab := open(t, limit)
-		second := 0
-		for i := range limit {
-			k := key(i)
-			tab.Learn(k, 1, 0, nil)
-			if _, bucket := tab.WordOf(k); bucket != tab.First(k) {
-				second++
+		var bad []string
+		for range tables {
+			tab := open(t, limit)
+			second := 0
+			for i := range limit {
+				k := key(i)
+				tab.Learn(k, 1, 0, nil)
+				if _, bucket := tab.WordOf(k); bucket != tab.First(k) {
+					second++
+				}
+			}
+			c := tab.Counters()
+			if tab.Len() < limit-3 || c.Full+c.Evicted > 3 || second > limit/10 {
+				bad = append(bad, fmt.Sprintf("length %d, counters %+v, %d in their second bucket", tab.Len(), c, second))
 			}
 		}
-		c := tab.Counters()
-		if tab.Len() < limit-3 || c.Full+c.Evicted > 3 || second > limit/10 {
-			t.Errorf("%s: length %d, counters %+v, %d in their second bucket", name, tab.Len(), c, second)
+		if len(bad) > tables/2 {
+			t.Errorf("%s: %d of %d tables:\n%s", name, len(bad), tables, strings.Join(bad, "\n"))
 		}
 	}
 }

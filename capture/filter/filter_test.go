@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -122,7 +121,7 @@ func tcpdump(t *testing.T, file, expr string) map[int]bool {
 	t.Helper()
 	// Without its optimiser, which reorders tests and so judges frames that end
 	// within a header by another of their octets.
-	cmd := exec.Command("tcpdump", "-O", "-r", file, "-w", "-", "--", expr)
+	cmd := netnstest.Command(t, "tcpdump", "-O", "-r", file, "-w", "-", "--", expr)
 	var out, msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &msg
 	if err := cmd.Run(); err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 )
 
 // Every thread, those made before and after, and every program executed has no
@@ -29,7 +31,7 @@ func testConfine(t *testing.T, cgo string) {
 		}
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	cmd := exec.Command(bin)
+	cmd := netnstest.Command(t, bin)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -2,7 +2,6 @@ package pki_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,8 +42,8 @@ func TestOpenSSL(t *testing.T) {
 		{"pkey -in " + p("h1.key") + " -noout -text", true, "prime256v1"},
 		{"x509 -in " + p("h1.crt") + " -noout -text", true, "DNS:h1"},
 	} {
-		out, err := exec.Command("openssl", strings.Fields(c.args)...).CombinedOutput()
-		if (err == nil) != c.ok || !strings.Contains(string(out), c.want) {
+		out, err := netnstest.Try(append([]string{"openssl"}, strings.Fields(c.args)...)...)
+		if (err == nil) != c.ok || !strings.Contains(out, c.want) {
 			t.Errorf("openssl %s: got %v, want %q in\n%s", c.args, err, c.want, out)
 		}
 	}
