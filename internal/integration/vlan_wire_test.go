@@ -59,6 +59,7 @@ func newBenchOf(t *testing.T, head, networks string, ports map[string]string) *b
 	fmt.Fprintf(&f, "%s\nnetworks: {%s}\nports:\n", head, networks)
 	for _, name := range slices.Sorted(maps.Keys(ports)) {
 		ns := netnstest.New(t)
+		ns.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6") // it says nothing by itself
 		host := cable(t, ns, "eth0")
 		fmt.Fprintf(&f, "  %s: {device: {name: %s}, %s}\n", name, host, ports[name])
 		raw, err := switchtest.OpenRawEnd("eth0", ns.Handle.Do)
