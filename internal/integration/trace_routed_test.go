@@ -84,8 +84,8 @@ func TestTraceLost(t *testing.T) {
 	for _, c := range []struct{ name, wait, harm, mend string }{
 		// The longest wait that there is: h2 must watch for longer.
 		{"forwarding_off", "10s", "echo 0 >/proc/sys/net/ipv4/ip_forward", "echo 1 >/proc/sys/net/ipv4/ip_forward"},
-		{"no_way_back", "400ms", "ip route del 10.2.1.0/24", "ip route add 10.2.1.0/24 via " + underlayAddr(1, false)},
-		{"firewall", "400ms", dropEcho, "nft delete table ip f"},
+		{"no_way_back", "2s", "ip route del 10.2.1.0/24", "ip route add 10.2.1.0/24 via " + underlayAddr(1, false)},
+		{"firewall", "2s", dropEcho, "nft delete table ip f"},
 	} {
 		h2.Run("sh", "-c", c.harm)
 		n.golden("lost_"+c.name, []string{"c1", "h2/c2", "--wait", c.wait})
@@ -93,14 +93,14 @@ func TestTraceLost(t *testing.T) {
 	}
 	inside := f.hosts[1].container
 	inside.Run("nft", "add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }")
-	n.golden("lost_policy", []string{"c1", "h2/c2", "--wait", "400ms", "--proto", "tcp"})
+	n.golden("lost_policy", []string{"c1", "h2/c2", "--wait", "2s", "--proto", "tcp"})
 	inside.Run("nft", "delete table inet f")
 	own := f.hosts[0].container
 	own.Run("nft", "add table ip f; add chain ip f out { type filter hook output priority 0; }; add rule ip f out ip daddr 10.2.2.2 drop")
-	n.golden("lost_inside", []string{"c1", "h2/c2", "--wait", "400ms"})
+	n.golden("lost_inside", []string{"c1", "h2/c2", "--wait", "2s"})
 	own.Run("nft", "delete table ip f")
 	f.hosts[0].container.Run("ip", "route", "del", "default")
-	n.golden("lost_before", []string{"c1", "h2/c2"}, []string{"c1", "10.2.1.77", "--wait", "100ms", "--inject", "--mac", "02:00:00:00:00:77"})
+	n.golden("lost_before", []string{"c1", "h2/c2"}, []string{"c1", "10.2.1.77", "--wait", "1s", "--inject", "--mac", "02:00:00:00:00:77"})
 }
 
 // dropEcho is a firewall's rule.
