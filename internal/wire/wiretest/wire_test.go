@@ -272,6 +272,32 @@ func TestUDP(t *testing.T) {
 	}
 }
 
+// TestMissed overflows the buffer of an interface's end that nobody reads.
+func TestMissed(t *testing.T) {
+	netnstest.Require(t, "packet", "ip")
+	ns := netnstest.New(t)
+	ns.Run("ip", "link", "add", "m0", "up", "type", "veth", "peer", "name", "m1")
+	ns.Run("ip", "link", "set", "m1", "up")
+	open := func(name string) (e io.ReadWriteCloser) {
+		ns.Do(func() (err error) { e, err = wiretest.Device(name); return err })
+		t.Cleanup(func() { e.Close() })
+		return e
+	}
+	from, to := open("m0"), open("m1").(interface{ Missed() uint64 })
+	frame := append([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5}, make([]byte, 1400)...)
+	for end := time.Now().Add(20 * time.Second); to.Missed() == 0; {
+		if time.Now().After(end) {
+			t.Fatal("nothing is missed")
+		}
+		for range 1000 {
+			_, _ = from.Write(frame) // refused while the buffers of the sender are full
+		}
+	}
+	if a, b := to.Missed(), to.Missed(); b < a {
+		t.Errorf("%d missed, then %d", a, b)
+	}
+}
+
 // TestLAN pings across bad wires, then across one that is cut.
 func TestLAN(t *testing.T) {
 	netnstest.Require(t, "ping")
