@@ -87,6 +87,10 @@ func (x *inquiry) learn() (fresh bool) {
 		x.learnedNothing("reflected, the station is on " + from.name)
 		return false
 	}
+	if !x.f.Teaches() {
+		x.learnedNothing("its receiver doesn't vouch for where the station is")
+		return false
+	}
 	outcome, old := x.sw.fdb.Foresee(fdb.MakeKey(x.net.vid, x.h.Src), x.in.id)
 	x.learned = outcome == fdb.Known || outcome == fdb.Inserted || outcome == fdb.Moved
 	x.learns(outcome, old)

@@ -5,7 +5,8 @@ import (
 	"github.com/tapestry-net/tapestry/switch/frame"
 )
 
-// learn notes the sources of the batch's frames that passed the filters. It
+// learn notes the sources of the batch's frames that passed the filters and
+// are not mute. It
 // runs for the whole batch before the first look-up, so the last place where a
 // station was seen in a batch holds for all of the batch.
 //
@@ -15,7 +16,7 @@ func (l *loop) learn(v *view, b *frame.Batch) {
 	var before *port
 	for i := range b.Frames {
 		d, h, in := &l.verdicts[i], &l.headers[i], l.ins[i]
-		if d.Reason != frame.ReasonNone {
+		if d.Reason != frame.ReasonNone || !b.Frames[i].Teaches() {
 			continue
 		}
 		key := fdb.MakeKey(d.VID, h.Src)

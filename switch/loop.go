@@ -367,6 +367,10 @@ func (l *loop) count(b *frame.Batch) {
 		d := &l.verdicts[i]
 		l.tally.verdicts[d.Action]++
 		l.tally.reasons[d.Reason]++
+		if b.Frames[i].Own {
+			l.tally.own++
+			continue
+		}
 		l.tally.bytes += uint64(len(b.Frames[i].Data))
 	}
 	l.publish(l.ins[b.Len()-1], &l.tally)

@@ -15,6 +15,8 @@ import (
 type shared struct {
 	*mem.Port
 	vid  frame.VID
+	mute bool // of all frames
+	own  bool
 	fail error
 }
 
@@ -27,7 +29,7 @@ func (s *shared) Receive(b *frame.Batch) error {
 	}
 	for i := range b.Frames[n:] {
 		f := &b.Frames[n+i]
-		f.In, f.VID = frame.PortID(f.Data[11]), s.vid
+		f.In, f.VID, f.Mute, f.Own = frame.PortID(f.Data[11]), s.vid, s.mute, s.own
 	}
 	if b.Len() > n {
 		return s.fail
@@ -86,6 +88,50 @@ func TestReceiverServesSeveralPorts(t *testing.T) {
 	r.inject(s, eth(mac(3), mac(2)))
 	if r.drops(2, frame.SplitHorizon) != 1 || r.drops(3, frame.SplitHorizon) != 0 {
 		t.Error("a frame from peer to peer is no split_horizon drop of the port it came in by")
+	}
+	r.conserve()
+}
+
+// TestMuteAndOwn has frames come in that teach nothing, those of this host among
+// them, which no port has received.
+func TestMuteAndOwn(t *testing.T) {
+	r, s := sharedRig(t)
+	for _, c := range []struct {
+		mute, own bool
+		learned   int
+		received  uint64
+	}{{mute: true, received: 1}, {own: true, received: 1}, {own: true, mute: true, received: 1}, {learned: 1, received: 2}, {own: true, learned: 1, received: 2}} {
+		s.mute, s.own = c.mute, c.own
+		x := r.sw.Explain(2, frame.Frame{Data: eth(frame.Broadcast, mac(2)), VID: 10, Mute: c.mute, Own: c.own})
+		before := r.sw.Stats()
+		r.inject(s, eth(frame.Broadcast, mac(2)))
+		if got := r.heard(); !slices.Equal(got, []int{1}) {
+			t.Errorf("%+v: heard by %v, want the local port", c, got)
+		}
+		after := r.sw.Stats()
+		if own := after.Own - before.Own; own == 1 != c.own {
+			t.Errorf("%+v: %d frames of this host counted", c, own)
+		}
+		st, _ := r.sw.PortStats(2)
+		if n := r.table.Len(); n != c.learned || st.RX.Frames != c.received || st.RX.Bytes != 60*c.received {
+			t.Errorf("%+v: %d entries, port has received %+v; want %d entries, %d frames", c, n, st.RX, c.learned, c.received)
+		}
+		if fresh := c.learned == 1 && !c.own; x.Verdict.Fresh != fresh {
+			t.Errorf("%+v: foretold to teach: %v", c, x.Verdict.Fresh)
+		}
+	}
+	s.own = true
+	r.inject(s, eth(mac(3), frame.MAC{1, 5: 2}))
+	if r.drops(2, frame.BadSource) != 1 {
+		t.Errorf("a frame of this host with a bad source: drops %v", r.sw.Stats().Drops)
+	}
+	var received uint64
+	for id := range 4 {
+		st, _ := r.sw.PortStats(frame.PortID(id + 1))
+		received += st.RX.Frames
+	}
+	if s := r.sw.Stats(); s.RxFrames != received+s.Own {
+		t.Errorf("%d frames, ports received %d and %d are this host's own", s.RxFrames, received, s.Own)
 	}
 	r.conserve()
 }

@@ -32,12 +32,14 @@ type PortStats struct {
 //	Decided            = Sent + Refused
 //	Σ Drops            = Verdicts[frame.Drop] + Refused
 //
-// and Drops is the sum over all ports, those removed since included. A reading
+// and Drops is the sum over all ports, those removed since included, as RxFrames
+// is of their RX.Frames and of Own. A reading
 // taken in the middle of a batch may be ahead in one number and behind in
 // another by what that batch holds.
 type Stats struct {
 	Loops    int
 	RxFrames uint64
+	Own      uint64 // of RxFrames: made by this host, received by no port
 	Verdicts [frame.NumActions]uint64
 	Reasons  [frame.NumReasons]uint64 // verdicts by reason
 	// Copies: each member that should get a frame is one. One that was cut on its
@@ -98,7 +100,7 @@ func (c portCount) sum() PortStats {
 // loopCells are what one loop counts about itself and about all ports.
 type loopCells struct {
 	_                                      [64]byte
-	rxFrames                               cell
+	rxFrames, own                          cell
 	verdicts                               [frame.NumActions]cell
 	reasons                                [frame.NumReasons]cell
 	decided, sent, refused                 cell
@@ -112,7 +114,8 @@ type loopCells struct {
 type tally struct {
 	verdicts [frame.NumActions]uint32
 	reasons  [frame.NumReasons]uint32
-	bytes    uint64
+	own      uint64 // of the verdicts: frames that this host has made
+	bytes    uint64 // of the others
 	decided  uint64
 }
 
@@ -137,7 +140,8 @@ func (l *loop) publish(p *port, t *tally) {
 	}
 	l.cells.decided.add(t.decided)
 	in.rxBytes.add(t.bytes)
-	in.rxFrames.add(frames)
+	in.rxFrames.add(frames - t.own)
+	l.cells.own.add(t.own)
 	l.cells.rxFrames.add(frames)
 	*t = tally{}
 }
@@ -155,6 +159,7 @@ func (s *Switch) Stats() Stats {
 	for _, l := range s.loops {
 		c := &l.cells
 		t.RxFrames += c.rxFrames.load()
+		t.Own += c.own.load()
 		for i := range c.verdicts {
 			t.Verdicts[i] += c.verdicts[i].load()
 		}

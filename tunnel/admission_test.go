@@ -49,8 +49,8 @@ func (v *vtep) send(b []byte) {
 func (v *vtep) hear() ([]byte, netip.AddrPort) {
 	v.t.Helper()
 	b := make([]byte, 1<<16)
+	_ = v.SetReadDeadline(time.Now().Add(patience)) // for all the messages in between
 	for {
-		_ = v.SetReadDeadline(time.Now().Add(patience))
 		n, from, err := v.ReadFromUDPAddrPort(b)
 		if err != nil {
 			v.t.Fatal(err)

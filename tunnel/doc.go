@@ -69,10 +69,13 @@
 // some 60 KB on a path of 1,500 octets, within three intervals. A larger size is
 // looked for every 60 intervals, and at once when the device takes more.
 //
-// An inner packet that doesn't fit is answered with ICMP, from the network's own
-// address where there is one: at most 20 in a fifth of an interval, of all peers
-// together. The rest is counted as mtu_exceeded like these, and answered when it
-// is sent again.
+// An inner packet that doesn't fit, and that no router may cut, is answered with
+// ICMP, from the network's own address where there is one: once, however many
+// peers it was for. The answer has the source address of the station that was
+// written to, and teaches nothing, since nobody knows by it where that station
+// is. Stations, by network and address, share 64 budgets of 20 answers in a fifth
+// of an interval. The rest is counted as mtu_exceeded like these, and answered
+// when it is sent again.
 //
 // # Explanations
 //

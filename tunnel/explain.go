@@ -90,13 +90,16 @@ func outerText(o *frame.Outer) string {
 
 // complain says who tells the sender of a packet that is too long, and what.
 func (p *Peer) complain(f *frame.Frame, c *parcel) string {
-	if !answerable(f) {
-		return "no ICMP answers a group"
+	var b []byte
+	if answerable(f.Data[:12], f.Data[c.after:]) {
+		var q complaint
+		q.quote(p, c.net, f, c.after, c.limit)
+		b = answerTooBig(&q)
 	}
-	var q complaint
-	q.quote(p, c.net, f, c.after, c.limit)
-	b := answerTooBig(&q)
-	if b == nil {
+	switch {
+	case f.Data[0]&1 != 0:
+		return "no ICMP answers a group"
+	case b == nil:
 		return "no ICMP is due: the packet may be fragmented, or is an ICMP error or not IP"
 	}
 	from := netip.AddrFrom4([4]byte(b[frame.HeaderLen+12:]))

@@ -17,12 +17,19 @@ var (
 	ParseMessage = parseMessage
 )
 
-// AnswerTooBig is answerTooBig for a packet in an untagged frame.
+// AnswerTooBig is answerTooBig for a packet in an untagged frame, nil where no
+// answer is due.
 func AnswerTooBig(b []byte, own4, own6 netip.Addr, mtu int) []byte {
+	if !answerable(b[:12], b[12:]) {
+		return nil
+	}
 	c := complaint{net: &network{own: [2]netip.Addr{own4, own6}}, mtu: mtu}
 	c.n = copy(c.head[:], b)
 	return answerTooBig(&c)
 }
+
+// ShareOf is which share of the errors about what doesn't fit a station has.
+func (t *Tunnel) ShareOf(v frame.VID, m frame.MAC) uint64 { return t.station(v, m[:]) % shares }
 
 // Probe is the datagram of a probe.
 func Probe(seq uint32, token uint64) []byte {

@@ -79,7 +79,7 @@ func (t *Tunnel) tend() {
 		case i := <-t.complained:
 			c := &t.complaints[i]
 			if b := answerTooBig(c); b != nil {
-				t.inject.Put(inject.Frame{In: c.peer.id, VID: c.net.VID, Data: b})
+				t.inject.Put(inject.Frame{In: c.peer.id, VID: c.net.VID, Own: true, Data: b})
 			}
 			t.spare <- i
 		}
@@ -88,7 +88,7 @@ func (t *Tunnel) tend() {
 
 // tick looks after every peer.
 func (t *Tunnel) tick(now time.Time) {
-	t.tokens.Store(complaintsPerTick)
+	t.ticked.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.now = now

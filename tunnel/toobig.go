@@ -2,8 +2,10 @@ package tunnel
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"net"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
@@ -19,9 +21,15 @@ const (
 	complaintHead = 1280 - ipv6Len - 8
 	// quoteIPv4 keeps an ICMP error within 576 octets (RFC 1812 clause 4.3.2.3).
 	quoteIPv4 = 576 - ipv4Len - 8
-	// complaintsPerTick bounds the errors between two ticks.
+	// complaintsPerTick bounds the errors between two ticks to the stations of one
+	// share, and shares is how many there are: who sends much that doesn't fit
+	// silences few beside himself.
 	complaintsPerTick = 20
-	icmpTTL           = 64
+	shares            = 64
+	// complaintMark is how much of a packet tells it from others: IP and transport
+	// headers.
+	complaintMark = 64
+	icmpTTL       = 64
 )
 
 // complaint is a packet that didn't fit, for its sender to hear of.
@@ -33,13 +41,55 @@ type complaint struct {
 	head [frame.HeaderLen + complaintHead]byte // untagged
 }
 
+// share is what some stations may hear between two ticks.
+type share struct {
+	tick atomic.Uint32                    // that the rest is of
+	used atomic.Int32                     // of told
+	told [complaintsPerTick]atomic.Uint64 // the packets, by their marks
+}
+
+// take reports whether the sender of a packet is to hear of it in this tick: once,
+// however many peers it was for. Two loops at once may tell once more.
+//
+// Hot path: no allocation.
+func (s *share) take(tick uint32, mark uint64) bool {
+	if was := s.tick.Load(); was != tick && s.tick.CompareAndSwap(was, tick) {
+		s.used.Store(0)
+	}
+	used := s.used.Load()
+	if used >= complaintsPerTick {
+		return false
+	}
+	for i := range used {
+		if s.told[i].Load() == mark {
+			return false
+		}
+	}
+	if used = s.used.Add(1); used > complaintsPerTick {
+		return false
+	}
+	s.told[used-1].Store(mark)
+	return true
+}
+
+// station is a hash of a network's station; its share is by its remainder.
+func (t *Tunnel) station(v frame.VID, mac []byte) uint64 {
+	return maphash.Bytes(t.seed, mac) ^ uint64(v)*spread
+}
+
 // tooBig notes that frame f, whose octets go on at after behind the addresses, is
 // longer than limit allows on the way to p. Beyond what a tick allows it only
 // costs the sender time.
 //
 // Hot path: no allocation.
 func (t *Tunnel) tooBig(p *Peer, n *network, f *frame.Frame, after, limit int) {
-	if !answerable(f) || t.tokens.Load() <= 0 || t.tokens.Add(-1) < 0 {
+	macs, b := f.Data[:12], f.Data[after:]
+	if !answerable(macs, b) {
+		return
+	}
+	who := t.station(n.VID, macs[6:])
+	what := maphash.Bytes(t.seed, b[:min(len(b), complaintMark)]) ^ maphash.Bytes(t.seed, macs[:6])*3 ^ who*5
+	if !t.shares[who%shares].take(t.ticked.Load(), what) {
 		return
 	}
 	select {
@@ -50,8 +100,28 @@ func (t *Tunnel) tooBig(p *Peer, n *network, f *frame.Frame, after, limit int) {
 	}
 }
 
-// answerable reports whether f is to one station, as what is answered must be.
-func answerable(f *frame.Frame) bool { return f.Data[0]&1 == 0 }
+// answerable reports whether an ICMP error is due about what a frame carries (RFC
+// 1122 clause 3.2.2, RFC 4443 clause 2.4 e): a packet from one station to one
+// that no router may cut, which is no such error itself. macs are the frame's
+// addresses, b what follows them.
+//
+// Hot path: no allocation. Every read is behind a check of b's length.
+func answerable(macs, b []byte) bool {
+	if (macs[0]|macs[6])&1 != 0 {
+		return false
+	}
+	switch t, p := frame.EtherType(binary.BigEndian.Uint16(b)), b[2:]; {
+	case t == frame.EtherTypeIPv4 && len(p) >= ipv4Len:
+		hdr := int(p[0]&15) * 4
+		return p[6]&dontFragment != 0 && binary.BigEndian.Uint16(p[6:])&0x1fff == 0 && hdr >= ipv4Len && len(p) >= hdr+8 &&
+			!unspeakable(netip.AddrFrom4([4]byte(p[12:]))) && !unspeakable(netip.AddrFrom4([4]byte(p[16:]))) &&
+			(p[9] != protoICMP || !icmpv4Error(p[hdr]))
+	case t == frame.EtherTypeIPv6 && len(p) >= ipv6Len+8:
+		return !unspeakable(netip.AddrFrom16([16]byte(p[8:]))) && !unspeakable(netip.AddrFrom16([16]byte(p[24:]))) &&
+			(p[6] != protoICMPv6 || p[ipv6Len] >= 128)
+	}
+	return false
+}
 
 // quote makes c be about frame f.
 //
@@ -65,20 +135,19 @@ func (c *complaint) quote(p *Peer, n *network, f *frame.Frame, after, limit int)
 	}
 }
 
-// answerTooBig makes the error that the sender of c's packet is to hear, as an
-// Ethernet frame from the station that it wrote to; nil when none is due (RFC
-// 1122 clause 3.2.2, RFC 4443 clause 2.4 e). It comes from the network's own
-// address, or else from the packet's destination, as the kernel's VXLAN does.
+// answerTooBig makes the error that the sender of c's packet, which is answerable,
+// is to hear, as an Ethernet frame from the station that it wrote to; nil when it
+// can't be made. It comes from the network's own address, or else from the
+// packet's destination, as the kernel's VXLAN does.
 func answerTooBig(c *complaint) []byte {
 	b := c.head[:c.n]
 	var packet []byte
-	switch t := frame.EtherType(binary.BigEndian.Uint16(b[12:])); {
-	case t == frame.EtherTypeIPv4 && c.n >= frame.HeaderLen+ipv4Len+8:
+	if frame.EtherType(binary.BigEndian.Uint16(b[12:])) == frame.EtherTypeIPv4 {
 		packet = fragNeeded(b[frame.HeaderLen:], c.net.own[0], c.mtu)
-	case t == frame.EtherTypeIPv6 && c.n >= frame.HeaderLen+ipv6Len+8:
+	} else {
 		packet = packetTooBig(b[frame.HeaderLen:], c.net.own[1], c.mtu)
 	}
-	if packet == nil || b[6]&1 != 0 {
+	if packet == nil {
 		return nil
 	}
 	out := make([]byte, 0, frame.HeaderLen+len(packet))
@@ -88,14 +157,9 @@ func answerTooBig(c *complaint) []byte {
 	return append(out, packet...)
 }
 
-// fragNeeded is the answer to IPv4 packet p, nil when none is due.
+// fragNeeded is the answer to IPv4 packet p.
 func fragNeeded(p []byte, own netip.Addr, mtu int) []byte {
-	hdr := int(p[0]&15) * 4
 	src, dst := netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:]))
-	if p[6]&dontFragment == 0 || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 || hdr < ipv4Len || len(p) < hdr+8 ||
-		unspeakable(src) || unspeakable(dst) || p[9] == protoICMP && icmpv4Error(p[hdr]) {
-		return nil
-	}
 	if !own.IsValid() {
 		own = dst
 	}
@@ -118,12 +182,9 @@ func fragNeeded(p []byte, own netip.Addr, mtu int) []byte {
 	return append(b, payload...)
 }
 
-// packetTooBig is the answer to IPv6 packet p, nil when none is due.
+// packetTooBig is the answer to IPv6 packet p.
 func packetTooBig(p []byte, own netip.Addr, mtu int) []byte {
 	src, dst := netip.AddrFrom16([16]byte(p[8:])), netip.AddrFrom16([16]byte(p[24:]))
-	if unspeakable(src) || unspeakable(dst) || p[6] == protoICMPv6 && p[ipv6Len] < 128 {
-		return nil
-	}
 	if !own.IsValid() {
 		own = dst
 	}

@@ -157,7 +157,8 @@ type Tunnel struct {
 	strangers  counts // refused, of no peer
 	messages   chan heard
 	talks      talks
-	tokens     atomic.Int32
+	ticked     atomic.Uint32 // how many ticks there were
+	shares     [shares]share
 	complaints [maxComplaints]complaint
 	spare      chan int // complaints that are free
 	complained chan int // and those to be answered

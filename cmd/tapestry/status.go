@@ -86,6 +86,9 @@ func (c *cli) printStats(s api.Stats) {
 	c.printf("%s, worker %d, up %s, generation %d\n\n", s.Host, s.PID, seconds(s.UptimeS), s.Generation)
 	t := c.table()
 	t.row("received", s.RxFrames, "frames")
+	if s.Own > 0 {
+		t.row("  own", s.Own, "ICMP errors in the name of stations behind peers")
+	}
 	for _, a := range []string{"forward", "flood", "drop", "local"} {
 		t.row("  "+a, s.Verdicts[a])
 	}

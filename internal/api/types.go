@@ -120,6 +120,7 @@ type Stats struct {
 	UptimeS    int64             `json:"uptime_s"`
 	Generation uint64            `json:"generation"` // workers started since the keeper did
 	RxFrames   uint64            `json:"rx_frames"`
+	Own        uint64            `json:"rx_own"`   // of RxFrames: this host's ICMP errors, received by no port or peer
 	Verdicts   map[string]uint64 `json:"verdicts"` // forward, flood, drop, local
 	Copies     Copies            `json:"copies"`
 	Drops      Drops             `json:"drops"`          // Refused included

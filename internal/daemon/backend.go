@@ -82,7 +82,7 @@ func (d *Daemon) Stats() api.Stats {
 	c := d.table.Counters()
 	s := api.Stats{
 		PID: os.Getpid(), UptimeS: int64(time.Since(d.started).Seconds()),
-		Generation: d.generation, RxFrames: t.RxFrames, Verdicts: map[string]uint64{},
+		Generation: d.generation, RxFrames: t.RxFrames, Own: t.Own, Verdicts: map[string]uint64{},
 		Copies: api.Copies{Sent: t.Sent, Refused: t.Refused}, Drops: drops(&t.Drops), Refused: refused,
 		Loop: api.LoopStats{
 			Loops: t.Loops, Wakeups: t.Wakeups, Spins: t.Spins, Writes: t.Writes,

@@ -82,8 +82,8 @@ func conserved(t *testing.T, n *node) {
 	if k := frame.UnknownPeer.String(); s.Drops[k] > 0 {
 		drops[k] += s.Drops[k] // no peer's
 	}
-	if rx != s.RxFrames || tx != s.Copies.Sent {
-		t.Errorf("ports received %d and sent %d, the switch %d and %d", rx, tx, s.RxFrames, s.Copies.Sent)
+	if rx+s.Own != s.RxFrames || tx != s.Copies.Sent {
+		t.Errorf("ports received %d and sent %d, the switch %d, %d of its own, and %d", rx, tx, s.RxFrames, s.Own, s.Copies.Sent)
 	}
 	if !reflect.DeepEqual(drops, map[string]uint64(s.Drops)) {
 		t.Errorf("drops of the ports %v, of the switch %v", drops, s.Drops)

@@ -74,6 +74,11 @@ type Frame struct {
 	In  PortID
 	VID VID
 
+	// Mute is set by a receiver whose frame teaches nobody where its source is,
+	// and Own by one whose frame this host has made in a station's name: it
+	// teaches nothing either, and no port has received it.
+	Mute, Own bool
+
 	// Copies is how many forwarded copies this frame stands for: 1, more when
 	// several were coalesced, 0 for every segment but the first of a cut frame.
 	Copies uint16
@@ -83,6 +88,9 @@ type Frame struct {
 	Refused bool
 	Why     Reason
 }
+
+// Teaches reports whether the frame shows where its source is.
+func (f *Frame) Teaches() bool { return !f.Mute && !f.Own }
 
 // Len is the frame's length on the wire after Pop and Push, without FCS.
 func (f *Frame) Len() int {

@@ -30,7 +30,10 @@ const Max = 64
 type Frame struct {
 	In frame.PortID
 	// VID is the network of an untagged frame; 0 leaves it to the port.
-	VID  frame.VID
+	VID frame.VID
+	// Own is whether this host has made it in another station's name: then it
+	// teaches nothing, and In has not received it.
+	Own  bool
 	Data []byte
 }
 
@@ -90,7 +93,7 @@ func (s *Source) Receive(b *frame.Batch) error {
 		}
 		f := &s.frames[n]
 		c := b.Commit(frame.Headroom, frame.Headroom+copy(room[frame.Headroom:], f.Data))
-		c.In, c.VID = f.In, f.VID
+		c.In, c.VID, c.Own = f.In, f.VID, f.Own
 	}
 	left := copy(s.frames, s.frames[n:])
 	clear(s.frames[left:])

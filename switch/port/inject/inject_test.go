@@ -29,7 +29,7 @@ func TestSource(t *testing.T) {
 		t.Error("a new source has frames")
 	}
 	put := 0
-	for s.Put(inject.Frame{In: 3, VID: 10, Data: []byte{byte(put), 1, 2}}) {
+	for s.Put(inject.Frame{In: 3, VID: 10, Own: put%2 == 1, Data: []byte{byte(put), 1, 2}}) {
 		put++
 	}
 	if put != inject.Max || !readable(t, s) {
@@ -46,7 +46,7 @@ func TestSource(t *testing.T) {
 			t.Fatalf("%d frames, %v", b.Len(), err)
 		}
 		for _, f := range b.Frames {
-			if f.In != 3 || f.VID != 10 || len(f.Data) != 3 || int(f.Data[0]) != got {
+			if f.In != 3 || f.VID != 10 || f.Own != (got%2 == 1) || len(f.Data) != 3 || int(f.Data[0]) != got {
 				t.Errorf("frame %d is %+v", got, f)
 			}
 			got++
