@@ -60,8 +60,11 @@
 //
 // Peers of our kind answer probes (message.go), which any other VTEP discards
 // since nothing has VNI 0. A peer that has answered and stops is down: frames to
-// it are refused as egress_down. One that never answered and sends frames is up
-// and passive. Package pathmtu says which sizes to probe, since no datagram is
+// it are refused as egress_down, and its own, should they still come, are
+// delivered and teach nothing. One that never answered and sends frames is up and
+// passive. A probe in clear proves nothing, since anybody can send one: a passive
+// peer that asks and doesn't answer is connecting again as soon as its frames
+// stop, and sent to all the same. Package pathmtu says which sizes to probe, since no datagram is
 // ever fragmented.
 //
 // A peer in use is asked once an interval, by 72 octets and one packet of the

@@ -31,6 +31,13 @@ func AnswerTooBig(b []byte, own4, own6 netip.Addr, mtu int) []byte {
 // ShareOf is which share of the errors about what doesn't fit a station has.
 func (t *Tunnel) ShareOf(v frame.VID, m frame.MAC) uint64 { return t.station(v, m[:]) % shares }
 
+// Hush makes the tunnel tell nobody of what doesn't fit until the next tick.
+func (t *Tunnel) Hush() {
+	for i := range t.shares {
+		t.shares[i].used.Store(complaintsPerTick)
+	}
+}
+
 // Probe is the datagram of a probe.
 func Probe(seq uint32, token uint64) []byte {
 	b := make([]byte, messageLen)

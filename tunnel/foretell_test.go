@@ -109,6 +109,7 @@ func newOracle(t *testing.T) *oracle {
 	if err := o.tun.OpenAll(); err != nil {
 		t.Fatal(err)
 	}
+	o.tun.Hush() // there is no tick
 	if o.sw, err = vswitch.New(vswitch.Options{FDB: o.table, Loops: 2, Now: o.now}); err != nil {
 		t.Fatal(err)
 	}

@@ -115,7 +115,8 @@ func admission(c *carrier, n *network, inner []byte, tos uint8, sealed bool) fra
 	return frame.ReasonNone
 }
 
-// made is the frame that an arrival becomes. Size is that of the inner segments
+// made is the frame that an arrival becomes. A peer that is down teaches nothing:
+// what would be sent to a station behind it is refused. Size is that of the inner segments
 // of a super-frame, 0 otherwise.
 //
 // Hot path: no allocation.
@@ -124,5 +125,5 @@ func (a *arrival) made(c *carrier, size int) frame.Frame {
 	if mtu == 0 {
 		mtu = defaultMTU
 	}
-	return frame.Frame{Data: a.inner, In: c.peer.id, VID: a.net.VID, GSO: restore(a.inner, size, mtu)}
+	return frame.Frame{Data: a.inner, In: c.peer.id, VID: a.net.VID, Mute: c.peer.down.Load(), GSO: restore(a.inner, size, mtu)}
 }

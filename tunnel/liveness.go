@@ -40,6 +40,7 @@ type tended struct {
 	sealed    bool // it is asked by the link
 	since     time.Time
 	asked     time.Time // first probe since the last answer, zero = none
+	claimed   time.Time // last frame or first probe of a passive peer that has asked, zero = it has not
 	spoke     time.Time // last message
 	used      time.Time // last seen to send or to be sent frames
 	frames    uint64    // admitted when last looked
@@ -93,25 +94,29 @@ func (t *Tunnel) tick(now time.Time) {
 	defer t.mu.Unlock()
 	t.now = now
 	for _, c := range t.view.Load().list {
-		t.look(c.peer)
+		t.look(c)
 	}
 	t.flush()
 }
 
-// look draws conclusions from what p has sent, and asks it whether it is there
-// when that is due.
-func (t *Tunnel) look(p *Peer) {
+// look draws conclusions from what c's peer has sent, and asks it whether it is
+// there when that is due.
+func (t *Tunnel) look(c *carrier) {
+	p := c.peer
 	l := &p.tended
 	t.choose(p)
 	if l.since.IsZero() {
 		l.since, l.used = t.now, t.now
 	}
-	n := p.frames.n.Load()
+	n := c.frames.n.Load()
 	spoken := n != l.frames
 	l.frames = n
 	if spoken || p.used.Load() {
 		p.used.Store(false)
 		l.used = t.now
+	}
+	if spoken && !l.claimed.IsZero() {
+		l.claimed = t.now
 	}
 	silent := func(since time.Time, intervals time.Duration) bool { return t.now.Sub(since) > intervals*t.o.Interval }
 	switch {
@@ -120,6 +125,8 @@ func (t *Tunnel) look(p *Peer) {
 	case l.state == Up && l.answering && !l.asked.IsZero() && silent(l.asked, lostAfter-1):
 		l.round.open = false
 		t.enter(p, Down)
+	case l.state == Up && !l.claimed.IsZero() && silent(l.claimed, lostAfter-1):
+		t.enter(p, Connecting)
 	case l.state == Down && spoken && silent(l.spoke, passiveAfter):
 		l.answering = false
 		t.begin(p)
@@ -154,7 +161,7 @@ func (t *Tunnel) atRest(p *Peer) bool { return t.now.Sub(p.tended.used) > restAf
 // every is how often p is asked: each interval while it is in use, or owes an
 // answer. Peers at rest differ a little, so that they don't all come at once.
 func (t *Tunnel) every(p *Peer) time.Duration {
-	if l := &p.tended; !t.atRest(p) || l.state == Up && l.answering && !l.asked.IsZero() {
+	if l := &p.tended; !t.atRest(p) || l.state == Up && l.answering && !l.asked.IsZero() || !l.claimed.IsZero() {
 		return t.o.Interval
 	}
 	return restEvery*t.o.Interval + time.Duration(p.id%ticksInterval)*t.o.Interval/ticksInterval
@@ -163,7 +170,7 @@ func (t *Tunnel) every(p *Peer) time.Duration {
 // enter changes p's state and tells.
 func (t *Tunnel) enter(p *Peer, s State) {
 	l := &p.tended
-	l.state, l.since, l.used = s, t.now, t.now
+	l.state, l.since, l.used, l.claimed = s, t.now, t.now, time.Time{}
 	p.down.Store(s == Down)
 	t.pending = append(t.pending, Event{t.now, p.status()})
 }
@@ -195,9 +202,12 @@ func (t *Tunnel) answer(h heard) {
 		switch {
 		case l.state != Up:
 			l.beat = t.now // it is there: ask at the next tick
-		case !l.answering: // it is of our kind, and answers from now on
+		case l.answering:
+		case h.sealed: // it is of our kind, and answers from now on
 			t.expect(p)
 			l.asked = t.now
+		case l.claimed.IsZero(): // so anybody may say: its answer will tell
+			l.claimed, l.beat = t.now, t.now
 		}
 		return
 	}
@@ -226,7 +236,7 @@ func (t *Tunnel) answer(h heard) {
 // answers.
 func (t *Tunnel) expect(p *Peer) {
 	l := &p.tended
-	l.answering = true
+	l.answering, l.claimed = true, time.Time{}
 	l.round.open = false
 	t.begin(p)
 	if l.state == Up { // passive until now

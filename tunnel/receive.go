@@ -167,7 +167,7 @@ func (r *receiver) join(c *carrier, tos uint8, datagram []byte) bool {
 		[vxlan.HeaderLen]byte(datagram) != r.header || !r.train.Append(datagram[vxlan.HeaderLen:]) {
 		return false
 	}
-	c.peer.frames.add(1)
+	c.frames.add(1)
 	return true
 }
 
@@ -223,7 +223,7 @@ func (t *Tunnel) admit(v *view, c *carrier, b *frame.Batch, datagram []byte, tos
 		vid = a.net.VID
 	}
 	if why == frame.ReasonNone {
-		c.peer.frames.add(1)
+		c.frames.add(1)
 		b.Frames = append(b.Frames, a.made(c, size))
 	}
 	return vid, why

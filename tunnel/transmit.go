@@ -34,8 +34,7 @@ type Peer struct {
 	stuck    atomic.Bool // the kernel refused a datagram as too large
 	used     atomic.Bool // it was sent frames since the last tick
 
-	drops  counts // of what it sent and the tunnel refused
-	frames count  // of what it sent and the tunnel admitted
+	drops counts // of what it sent and the tunnel refused
 
 	tended tended    // Tunnel.mu
 	asks   allowance // of the goroutine that converses

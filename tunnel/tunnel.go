@@ -260,21 +260,24 @@ func (t *Tunnel) Apply(s Spec) error {
 	if err := t.linkAll(v, &s); err != nil {
 		return fmt.Errorf("apply tunnel: %w", err)
 	}
-	old := make(map[frame.PortID]*Peer)
+	old := make(map[frame.PortID]*carrier)
 	for _, c := range t.view.Load().list {
-		old[c.peer.id] = c.peer
+		old[c.peer.id] = c
 	}
 	for i, c := range v.list {
-		if was := old[c.peer.id]; was != nil && was.name == c.peer.name {
-			c.peer = was
-			delete(old, was.id)
+		if was := old[c.peer.id]; was != nil && was.peer.name == c.peer.name {
+			c.peer = was.peer
+			if was.addr == c.addr {
+				c.frames = was.frames
+			}
+			delete(old, c.peer.id)
 		}
 		v.ports[c.peer.id] = c.peer
 		t.join(c, &s.Peers[i])
 	}
 	t.view.Store(v)
-	for _, p := range old {
-		for i, n := range p.drops.load() {
+	for _, c := range old {
+		for i, n := range c.peer.drops.load() {
 			t.retired[i] += n
 		}
 	}

@@ -34,6 +34,9 @@ type carrier struct {
 	addr netip.Addr
 	nets *[64]uint64 // a bit for each VID; peers that carry the same share it
 	link *dtls.Link  // nil = none
+	// frames is what came from addr and was admitted, in this view and in those
+	// before in which the peer had the address.
+	frames *count
 
 	encrypts bool // one of the networks is encrypted
 	only     bool // all of them are
@@ -174,7 +177,7 @@ func (v *view) addPeer(p PeerSpec) error {
 		v.carried = &[64]uint64{}
 		*v.carried = nets
 	}
-	c := &carrier{peer: newPeer(p), addr: a, nets: v.carried, encrypts: encrypts && p.DTLS.IsValid(), only: only}
+	c := &carrier{peer: newPeer(p), addr: a, nets: v.carried, frames: &count{}, encrypts: encrypts && p.DTLS.IsValid(), only: only}
 	mask := uint64(len(v.peers) - 1)
 	i := addrPlace(a) & mask
 	for v.peers[i] != nil {
