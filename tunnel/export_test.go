@@ -38,6 +38,9 @@ func (t *Tunnel) Hush() {
 	}
 }
 
+// Segments reports whether runs to a peer leave by UDP_SEGMENT.
+func (t *Tunnel) Segments(id frame.PortID) bool { return t.Peer(id).dest.Load().GSO() }
+
 // Probe is the datagram of a probe.
 func Probe(seq uint32, token uint64) []byte {
 	b := make([]byte, messageLen)

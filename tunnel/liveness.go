@@ -171,6 +171,7 @@ func (t *Tunnel) every(p *Peer) time.Duration {
 func (t *Tunnel) enter(p *Peer, s State) {
 	l := &p.tended
 	l.state, l.since, l.used, l.claimed = s, t.now, t.now, time.Time{}
+	p.reprobe()
 	p.down.Store(s == Down)
 	t.pending = append(t.pending, Event{t.now, p.status()})
 }

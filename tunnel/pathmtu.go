@@ -72,9 +72,20 @@ func (t *Tunnel) begin(p *Peer) {
 	if p.tended.answering {
 		limit = 0
 	}
+	p.reprobe()
 	floor, _ := p.floor()
 	p.tended.search.Start(floor, t.o.UnderlayMTU, limit)
 	p.tended.raise = t.now.Add(raiseEvery * t.o.Interval)
+}
+
+// reprobe lets runs to p leave by UDP_SEGMENT again, should it have been refused:
+// the underlay may be another one. A refusal costs one system call a datagram of
+// one run.
+func (p *Peer) reprobe() {
+	p.dest.Load().Reprobe()
+	if to := p.sealedTo.Load(); to != nil {
+		to.Reprobe()
+	}
 }
 
 // ask sends p a round: whether it is there, and whether the present size passes
@@ -91,6 +102,7 @@ func (t *Tunnel) ask(p *Peer) {
 		t.begin(p)
 	case !t.now.Before(l.raise.Add(t.raiseLater(p))):
 		l.raise = t.now.Add(raiseEvery * t.o.Interval)
+		p.reprobe()
 		s.Raise()
 	case l.answering || stuck:
 		s.Ask()

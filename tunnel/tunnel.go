@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/switch/port/inject"
@@ -321,7 +323,7 @@ func (t *Tunnel) reach(a netip.Addr) error {
 	if a.Is6() {
 		p = t.pools[1]
 	}
-	if p.Pick(0) != nil {
+	if s, _ := p.Peek(0); s != nil {
 		return nil
 	}
 	return t.openSlot(p, 0)
@@ -339,14 +341,14 @@ func (t *Tunnel) openSlot(p *udpio.Pool, slot int) error {
 	}
 	fd, err := t.o.Open(udpio.SenderOptions{Local: local, Slot: slot, NoChecksum: t.o.NoChecksum && local.Is4()})
 	if err != nil {
-		if other := p.Pick(0); other != nil {
+		if other, _ := p.Peek(0); other != nil {
 			p.Put(slot, other)
 		}
 		return err
 	}
 	s, err := udpio.NewSocket(fd)
 	if err != nil {
-		return err
+		return errors.Join(err, unix.Close(fd))
 	}
 	p.Put(slot, s)
 	return nil
