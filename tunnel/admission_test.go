@@ -106,6 +106,7 @@ var (
 func TestAdmission(t *testing.T) {
 	const red, redVNI = 20, 10020
 	const green, greenVNI = 30, 10030
+	const gold, goldVNI = 40, 10040
 	tagged := switchtest.Tagged(blue, 3, hello)
 	bad := func(bit int) []byte {
 		b := in(blueVNI, hello)
@@ -125,6 +126,8 @@ func TestAdmission(t *testing.T) {
 		{"VNI 0, no message", in(0, hello), frame.UnknownVNI},
 		{"VNI of a network that the peer may not carry", in(redVNI, hello), frame.VNINotAllowed},
 		{"encrypted network", in(greenVNI, hello), frame.PlaintextRefused},
+		{"encrypted network that the peer may not carry", in(goldVNI, hello), frame.PlaintextRefused},
+		{"encrypted network, tagged", in(greenVNI, tagged), frame.PlaintextRefused},
 		{"tagged", in(blueVNI, tagged), frame.InnerTagged},
 		{"priority tag", in(blueVNI, switchtest.Tagged(0, 3, hello)), frame.InnerTagged},
 		{"empty", nil, frame.InnerShort},
@@ -141,7 +144,7 @@ func TestAdmission(t *testing.T) {
 	for _, mode := range []vxlan.Mode{vxlan.DropReserved, vxlan.IgnoreReserved} {
 		t.Run(fmt.Sprint("mode ", mode), func(t *testing.T) {
 			h, q := loopHost(t, func(o *tunnel.Options) { o.Reserved = mode })
-			h.nets = append(h.nets, tunnel.Network{VID: red, VNI: redVNI}, tunnel.Network{VID: green, VNI: greenVNI, Encrypt: true})
+			h.nets = append(h.nets, tunnel.Network{VID: red, VNI: redVNI}, tunnel.Network{VID: green, VNI: greenVNI, Encrypt: true}, tunnel.Network{VID: gold, VNI: goldVNI, Encrypt: true})
 			p := newVTEP(t, "127.0.0.2:0", h.tun.Listen())
 			h.peer(p.at(), blue, green)
 			for _, r := range rows {
@@ -165,8 +168,16 @@ func TestAdmission(t *testing.T) {
 				}
 			}
 			stranger := newVTEP(t, "127.0.0.3:0", h.tun.Listen())
-			stranger.send(in(blueVNI, hello))
-			until(t, "the stranger to be counted", func() bool { return h.tun.Refused()[frame.UnknownPeer] == 1 })
+			for i, b := range [][]byte{in(blueVNI, hello), in(77, hello), bad(4), in(greenVNI, nil), nil} {
+				stranger.send(b)
+				until(t, "the stranger to be counted", func() bool { return h.tun.Refused()[frame.UnknownPeer] == uint64(i+1) })
+			}
+			before := h.tun.Refused()[frame.PlaintextRefused]
+			stranger.send(in(greenVNI, hello))
+			until(t, "a stranger's frame of an encrypted network", func() bool { return h.tun.Refused()[frame.PlaintextRefused] == before+1 })
+			if s := h.tun.Strangers(); s[frame.PlaintextRefused] != 1 || s[frame.UnknownPeer] != 5 {
+				t.Errorf("of strangers refused: %v", s)
+			}
 			if got := q.Drain(); len(got) != 0 {
 				t.Errorf("%d frames of a stranger delivered", len(got))
 			}

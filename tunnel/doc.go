@@ -31,7 +31,7 @@
 // A peer that carries an encrypted network has a link (package dtls), on a socket of
 // its own that sends and receives. Frames of that network leave sealed or not at
 // all: without keys they are refused as not_encrypted_yet, and what comes for it in
-// clear is plaintext_refused. Plain networks stay in clear, to the same peer too;
+// clear is plaintext_refused, whoever sends it and to whichever socket. Plain networks stay in clear, to the same peer too;
 // one of their frames that comes by the link is taken, since nobody but the peer
 // can have sealed it.
 //

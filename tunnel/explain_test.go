@@ -101,6 +101,7 @@ func TestExplainArrival(t *testing.T) {
 		{"no network", from, in(77, hello), 0, frame.UnknownVNI},
 		{"not this peer's", from, in(10020, hello), 0, frame.VNINotAllowed},
 		{"in the clear", from, in(10030, hello), 0, frame.PlaintextRefused},
+		{"in the clear, of a stranger", netip.MustParseAddr("127.0.0.3"), in(10030, hello), 0, frame.PlaintextRefused},
 		{"tagged", from, in(blueVNI, switchtest.Tagged(5, 0, hello)), 0, frame.InnerTagged},
 		{"short", from, in(blueVNI, hello[:13]), 0, frame.InnerShort},
 		{"empty", from, nil, 0, frame.InnerShort},

@@ -103,16 +103,31 @@ func admission(c *carrier, n *network, inner []byte, tos uint8, sealed bool) fra
 	switch {
 	case n == nil:
 		return frame.UnknownVNI
-	case !c.carries(n.VID):
-		return frame.VNINotAllowed
 	case n.Encrypt && !sealed:
 		return frame.PlaintextRefused
+	case !c.carries(n.VID):
+		return frame.VNINotAllowed
 	case frame.EtherType(binary.BigEndian.Uint16(inner[12:])) == frame.EtherTypeCTag:
 		return frame.InnerTagged
 	case !decapECN(inner, tos):
 		return frame.BadHeader
 	}
 	return frame.ReasonNone
+}
+
+// exposed returns the encrypted network that datagram b, which came in clear, has a
+// frame of, and nil when it has none: then it is of no concern who sent it.
+//
+// Hot path: no allocation.
+func (t *Tunnel) exposed(v *view, b []byte) *network {
+	vni, _, why := vxlan.Parse(b, t.reserved)
+	if why != frame.ReasonNone {
+		return nil
+	}
+	if n := v.network(vni); n != nil && n.Encrypt {
+		return n
+	}
+	return nil
 }
 
 // made is the frame that an arrival becomes. A peer that is down teaches nothing:

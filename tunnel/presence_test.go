@@ -16,8 +16,10 @@ func TestForgedProbes(t *testing.T) {
 	c := newClocked(t)
 	reachable := func() {
 		t.Helper()
+		n := c.sw.Stats().RxFrames
 		c.q.Inject(switchtest.Padded(switchtest.ARPFrame(alice, bob.Addr)))
 		c.p.hear()
+		until(t, "the frame to be counted", func() bool { return c.sw.Stats().RxFrames == n+1 })
 	}
 	c.frame()
 	c.pass()

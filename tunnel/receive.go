@@ -131,6 +131,8 @@ func (r *receiver) place(v *view, c *carrier, b *frame.Batch, d *udpio.Datagram,
 	vid, why := frame.VID(0), frame.UnknownPeer
 	if c != nil {
 		vid, why = r.t.admit(v, c, b, datagram, d.TOS, 0, r.opening != nil)
+	} else if n := r.t.exposed(v, datagram); n != nil {
+		vid, why = n.VID, frame.PlaintextRefused
 	}
 	if why != frame.ReasonNone {
 		r.refuse(c, d, datagram, vid, why)

@@ -172,7 +172,10 @@ func (h *host) conserves() bool {
 	for _, n := range h.tun.Refused() {
 		refused += n
 	}
-	strangers := h.tun.Refused()[frame.UnknownPeer]
+	var strangers uint64
+	for _, n := range h.tun.Strangers() {
+		strangers += n
+	}
 	return s.RxFrames == verdicts && s.Decided == s.Sent+s.Refused && drops == s.Verdicts[frame.Drop]+s.Refused &&
 		ports+strangers == drops+refused
 }

@@ -226,7 +226,7 @@ func (r *receiver) takeSealed(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 		for o.plain != nil || o.done == 0 || o.done < len(datagram) {
 			plain := o.plain
 			if plain == nil {
-				plain = r.openNext(c, d, datagram)
+				plain = r.openNext(v, c, d, datagram)
 			}
 			if o.plain = nil; plain == nil || r.join(c, d.TOS, plain) {
 				if o.done == 0 {
@@ -250,17 +250,17 @@ func (r *receiver) takeSealed(v *view, b *frame.Batch, d *udpio.Datagram) bool {
 // returns the plaintext when it is the peer's.
 //
 // Hot path: no allocation.
-func (r *receiver) openNext(c *carrier, d *udpio.Datagram, datagram []byte) []byte {
+func (r *receiver) openNext(v *view, c *carrier, d *udpio.Datagram, datagram []byte) []byte {
 	o := r.opening
 	sealed := datagram[o.done:]
 	switch {
 	case c == nil:
 		o.done = len(datagram)
-		r.refuse(c, d, sealed, 0, frame.UnknownPeer)
+		r.refuseUnopened(v, c, d, sealed, frame.UnknownPeer)
 		return nil
 	case c.link == nil:
 		o.done = len(datagram)
-		r.refuse(c, d, sealed, 0, frame.BadRecord)
+		r.refuseUnopened(v, c, d, sealed, frame.BadRecord)
 		return nil
 	}
 	o.start = r.next*d.Size + o.done + record.Headroom
@@ -270,11 +270,23 @@ func (r *receiver) openNext(c *carrier, d *udpio.Datagram, datagram []byte) []by
 	case dtls.Delivered:
 		return plain
 	case dtls.BadRecord:
-		r.refuse(c, d, sealed[:len(sealed)-len(rest)], 0, frame.BadRecord)
+		r.refuseUnopened(v, c, d, sealed[:len(sealed)-len(rest)], frame.BadRecord)
 	case dtls.Replayed:
 		r.refuse(c, d, sealed[:len(sealed)-len(rest)], 0, frame.Replayed)
 	}
 	return nil
+}
+
+// refuseUnopened refuses b, which is no record of c's, for that reason or as what it
+// is besides: a frame of an encrypted network in clear.
+//
+// Hot path: no allocation while nobody looks.
+func (r *receiver) refuseUnopened(v *view, c *carrier, d *udpio.Datagram, b []byte, why frame.Reason) {
+	vid := frame.VID(0)
+	if n := r.t.exposed(v, b); n != nil {
+		vid, why = n.VID, frame.PlaintextRefused
+	}
+	r.refuse(c, d, b, vid, why)
 }
 
 // KeyLog makes the secrets of all links be written to w, which must not block; nil

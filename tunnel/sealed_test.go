@@ -194,6 +194,49 @@ func (e *sealedEnd) withoutKeys(t *testing.T, other *sealedEnd) {
 	}
 }
 
+// TestSealedHearsNoPlaintext sends what is no record to the port of encrypted
+// links: a frame of an encrypted network is refused as such, whoever sends it.
+func TestSealedHearsNoPlaintext(t *testing.T) {
+	a, b := sealedPair(t)
+	noLink := newVTEP(t, "127.0.0.3:0", b.at)
+	stranger := newVTEP(t, "127.0.0.4:0", b.at)
+	peer := newVTEP(t, "127.0.0.1:0", b.at)
+	if err := b.Apply(tunnel.Spec{
+		Networks: []tunnel.Network{{VID: blue, VNI: blueVNI}, {VID: sealedVID, VNI: sealedVNI, Encrypt: true}}, Credentials: key(t),
+		Peers: []tunnel.PeerSpec{
+			{ID: 2, Name: "a", Address: a.Listen(), VIDs: []frame.VID{blue, sealedVID}, DTLS: a.at},
+			{ID: 3, Name: "clear", Address: netip.MustParseAddrPort(noLink.at()), VIDs: []frame.VID{blue}},
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		from *vtep
+		b    []byte
+		want frame.Reason
+	}{
+		{"a peer's frame", peer, in(sealedVNI, hello), frame.PlaintextRefused},
+		{"a peer's frame of a network in clear", peer, in(blueVNI, hello), frame.BadRecord},
+		{"a peer's nonsense", peer, []byte("nonsense that is as long as a frame is at least"), frame.BadRecord},
+		{"a frame of a peer without link", noLink, in(sealedVNI, hello), frame.PlaintextRefused},
+		{"another frame of it", noLink, in(blueVNI, hello), frame.BadRecord},
+		{"nothing of it", noLink, nil, frame.BadRecord},
+		{"a stranger's frame", stranger, in(sealedVNI, hello), frame.PlaintextRefused},
+		{"another frame of his", stranger, in(blueVNI, hello), frame.UnknownPeer},
+	} {
+		want := b.Refused()
+		want[c.want]++
+		c.from.send(c.b)
+		until(t, c.name, func() bool {
+			if len(b.poll(t)) != 0 {
+				t.Errorf("%s becomes a frame", c.name)
+			}
+			return b.Refused() == want
+		})
+	}
+}
+
 // TestSealedQuestions asserts that questions and answers, which may be about frames
 // of an encrypted network, go by the link, and are refused in clear.
 func TestSealedQuestions(t *testing.T) {

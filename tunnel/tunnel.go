@@ -430,6 +430,9 @@ func (t *Tunnel) Refused() Drops {
 	return d
 }
 
+// Strangers is what of it came from addresses that are no peer's.
+func (t *Tunnel) Strangers() Drops { return t.strangers.load() }
+
 // Overflow is what became of datagrams that found no room.
 type Overflow struct {
 	// Missed is how many datagrams the kernel has dropped since the receiving

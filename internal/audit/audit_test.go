@@ -197,6 +197,7 @@ func TestPeers(t *testing.T) {
 		{"something else", h, map[audit.Refusal]uint64{{Peer: 9, Reason: frame.InnerTagged}: 4}, []string{"4 datagrams refused as inner_tagged"}},
 		{"unseen VNI", h, map[audit.Refusal]uint64{{Peer: 9, Reason: frame.UnknownVNI}: 4}, []string{"4 datagrams refused as unknown_vni"}},
 		{"stranger", h, map[audit.Refusal]uint64{{From: netip.MustParseAddr("192.0.2.66"), Reason: frame.UnknownPeer}: 4}, []string{"host 192.0.2.66: it sends VXLAN datagrams here and is no peer"}},
+		{"stranger in clear", h, map[audit.Refusal]uint64{{From: netip.MustParseAddr("192.0.2.66"), Reason: frame.PlaintextRefused}: 4}, []string{"host 192.0.2.66: it sends frames of an encrypted network in clear and is no peer"}},
 		{"unseen stranger", h, map[audit.Refusal]uint64{{Reason: frame.UnknownPeer}: 4}, []string{"an unknown host: it sends"}},
 	} {
 		demand(t, c.name, audit.Peers([]audit.Peer{c.peer}, c.refused, network), c.want...)

@@ -109,6 +109,9 @@ func (r Refusal) tell(out *[]Finding, peers map[frame.PortID]Peer, n uint64, net
 			hint = fmt.Sprintf("tapestry peer add NAME --address %v, if it is one of yours", r.From)
 		}
 		note(out, AreaPeer, subject, "a configured peer", got, hint, "it sends VXLAN datagrams here and is no peer (%s)", got)
+	case r.Reason == frame.PlaintextRefused && !ok:
+		note(out, AreaPeer, subject, "sealed frames of peers alone", got, "look who sends: tapestry capture --drops --port tunnel/unknown",
+			"it sends frames of an encrypted network in clear and is no peer (%s)", got)
 	case r.Reason == frame.UnknownVNI && r.VNI != 0:
 		note(out, AreaPeer, subject, fmt.Sprintf("a network with VNI %d", r.VNI), "none", fmt.Sprintf("give a network here `vni: %d`, or correct the VNI there", r.VNI),
 			"it sends VNI %d, which no network here has (%s)", r.VNI, got)

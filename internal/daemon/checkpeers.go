@@ -45,7 +45,7 @@ func (d *Daemon) noteRefused(list iter.Seq[tunnel.Status], now time.Time) {
 	for s := range list {
 		add(s.ID, s.Drops)
 	}
-	add(0, tunnel.Drops{frame.UnknownPeer: d.refusedByTunnel()[frame.UnknownPeer]})
+	add(0, d.strangersRefused())
 	d.cutsMu.Lock()
 	defer d.cutsMu.Unlock()
 	for by, n := range counts {

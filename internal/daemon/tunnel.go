@@ -230,6 +230,16 @@ func (d *Daemon) retire(v *vtep) {
 	}
 }
 
+// strangersRefused is what the running tunnel has refused of who is no peer.
+func (d *Daemon) strangersRefused() (n tunnel.Drops) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.vtep != nil {
+		n = d.vtep.Strangers()
+	}
+	return n
+}
+
 // refusedByTunnel is what never became a frame.
 func (d *Daemon) refusedByTunnel() (n [frame.NumReasons]uint64) {
 	d.mu.Lock()

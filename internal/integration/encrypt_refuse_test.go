@@ -87,16 +87,18 @@ func TestEncryptedPlaintext(t *testing.T) {
 	f.say(2, underlayAddr(1, false)+":4789", vxlan(10010, fromStation9("in clear")))
 	one.until("plaintext_refused", func() bool { return one.stats().Drops["plaintext_refused"] == before.Drops["plaintext_refused"]+1 })
 	f.say(2, underlayAddr(1, false)+":4788", vxlan(10010, fromStation9("in clear")))
+	one.until("plaintext_refused", func() bool { return one.stats().Drops["plaintext_refused"] == before.Drops["plaintext_refused"]+2 })
+	f.say(2, underlayAddr(1, false)+":4788", []byte("nonsense"))
 	one.until("bad_record", func() bool { return one.stats().Drops["bad_record"] == before.Drops["bad_record"]+1 })
 	f.say(3, underlayAddr(1, false)+":4788", vxlan(10010, fromStation9("from a stranger in name only")))
-	one.until("h3 has no link yet", func() bool { return one.peers()["h3"].Drops["bad_record"] == 1 })
+	one.until("h3 has no link yet", func() bool { return one.peers()["h3"].Drops["plaintext_refused"] == 1 })
 	f.say(3, underlayAddr(1, false)+":4788", nil)
-	one.until("an empty datagram", func() bool { return one.peers()["h3"].Drops["bad_record"] == 2 })
+	one.until("an empty datagram", func() bool { return one.peers()["h3"].Drops["bad_record"] == 1 })
 	if one.where(9) != "" || len(heard.all()) != 0 {
 		t.Errorf("station 9 is behind %q, delivered: %v", one.where(9), heard.all())
 	}
 	// The link doesn't mind.
-	if p := one.peers()["h2"]; p.Link == nil || !p.Link.Up() || p.Drops["plaintext_refused"] != 1 || p.Drops["bad_record"] != 1 {
+	if p := one.peers()["h2"]; p.Link == nil || !p.Link.Up() || p.Drops["plaintext_refused"] != 2 || p.Drops["bad_record"] != 1 {
 		t.Errorf("peer h2: %+v", p)
 	}
 	ping(t, f.hosts[1].container, "10.1.0.1", 3)

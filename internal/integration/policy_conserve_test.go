@@ -79,8 +79,10 @@ func conserved(t *testing.T, n *node) {
 			drops[k] += v
 		}
 	}
-	if k := frame.UnknownPeer.String(); s.Drops[k] > 0 {
-		drops[k] += s.Drops[k] // no peer's
+	for _, why := range []frame.Reason{frame.UnknownPeer, frame.PlaintextRefused} {
+		if k := why.String(); s.Drops[k] > drops[k] {
+			drops[k] = s.Drops[k] // the rest is no peer's
+		}
 	}
 	if rx+s.Own != s.RxFrames || tx != s.Copies.Sent {
 		t.Errorf("ports received %d and sent %d, the switch %d, %d of its own, and %d", rx, tx, s.RxFrames, s.Own, s.Copies.Sent)
