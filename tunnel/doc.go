@@ -72,6 +72,10 @@
 // some 60 KB on a path of 1,500 octets, within three intervals. A larger size is
 // looked for every 60 intervals, and at once when the device takes more.
 //
+// The path to a passive peer isn't probed, since nothing would answer, and the ICMP
+// that a router on it may send isn't believed: its MTU is what leaves this host,
+// and where the path is narrower, longer packets are lost on the way.
+//
 // An inner packet that doesn't fit, and that no router may cut, is answered with
 // ICMP, from the network's own address where there is one: once, however many
 // peers it was for. The answer has the source address of the station that was

@@ -78,13 +78,21 @@ func (c *cli) printPeer(p api.Peer) {
 		printLink(t, p)
 	}
 	t.row("networks", strings.Join(p.Networks, ", "))
-	t.row("mtu", p.MTU)
+	t.row("mtu", pathMTU(p))
 	t.row("fdb entries", p.Entries)
 	t.row("received", fmt.Sprintf("%d frames, %d octets", p.RX.Frames, p.RX.Bytes))
 	t.row("sent", fmt.Sprintf("%d frames, %d octets", p.TX.Frames, p.TX.Bytes))
 	t.row("drops", total(p.Drops))
 	t.flush()
 	c.drops(p.Drops)
+}
+
+// pathMTU is what is known of the path: only a peer that answers tells of it.
+func pathMTU(p api.Peer) string {
+	if p.Passive {
+		return fmt.Sprintf("%d (what leaves this host: the peer answers no probe, so the path may carry less)", p.MTU)
+	}
+	return fmt.Sprint(p.MTU)
 }
 
 func (c *cli) peerAdd() *cobra.Command {

@@ -72,7 +72,7 @@ type Peer struct {
 	Established int64        `json:"established_s"`        // seconds since it came up, or the age of the link's keys; 0 unless it is up
 	Link        *Link        `json:"link,omitempty"`       // the encrypted link, when a network of the peer's demands one
 	Networks    []string     `json:"networks"`             // that it may carry
-	MTU         int          `json:"mtu"`                  // longest inner packet that the path carries
+	MTU         int          `json:"mtu"`                  // longest inner packet that the path carries; of a peer that answers no probe, that leaves this host
 	SealedMTU   int          `json:"sealed_mtu,omitempty"` // and by the link
 	Entries     int          `json:"fdb_entries"`          // dynamic FDB entries it owns
 	Moves       uint64       `json:"fdb_moves"`            // stations that moved to it

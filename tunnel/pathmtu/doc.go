@@ -29,6 +29,7 @@
 //
 // RFC 8899 (packetization layer path MTU discovery for datagrams): clause 5.3.2
 // (search by more than one size), 5.1.4 (base and search phases). Differences:
-// black holes are told by two lost rounds beside packets that pass, not by
-// MAX_PROBES of one size; ICMP is no more than a reason to look.
+// black holes are told by three lost rounds beside packets that pass, not by
+// MAX_PROBES of one size; ICMP, which anybody can forge, is not heard. What the
+// device refuses is, and so the caller looks at once when it refuses a packet.
 package pathmtu
