@@ -115,7 +115,8 @@ func TestTransmit(t *testing.T) {
 			t.Errorf("%s frames there: %v allocations, want 0", name, n)
 		}
 	}
-	big := outgoing(switchtest.UDPFrame(alice, bob, switchtest.Pattern(1600)), 1)
+	a.Hush()
+	big := outgoing(tooLong(alice, bob, 1), 1)
 	if n := testing.AllocsPerRun(50, func() {
 		big.Frames[0].Refused = false
 		if sent, _ := p.Transmit(big); sent != 0 || big.Frames[0].Why != frame.MTUExceeded {
