@@ -42,6 +42,8 @@ func TestForgedProbes(t *testing.T) {
 	c.outgoing()
 	c.seconds(1)
 	c.want(tunnel.Up, false) // it does answer
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, e := range c.events {
 		if e.State == tunnel.Down {
 			t.Errorf("told that the peer is down: %+v", e)
