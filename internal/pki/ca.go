@@ -34,6 +34,7 @@ const (
 
 const (
 	backdated = 5 * time.Minute           // a certificate begins so long before it was made, for clocks that are slow
+	listLife  = 30 * 24 * time.Hour       // of a revocation list, which hosts keep in force after it, and complain
 	caLife    = 10 * 365 * 24 * time.Hour // of the CA; hosts' certificates end with it
 	maxName   = 64                        // octets of a common name (RFC 5280 appendix A, ub-common-name)
 )
@@ -112,7 +113,7 @@ func (c *CA) create(name string) error {
 		return err
 	}
 	x := &index{Version: version, Issued: []Issued{}}
-	if err := c.writeCRL(x); err != nil {
+	if _, err := c.writeCRL(x); err != nil {
 		return err
 	}
 	return c.folder.Create(caFile, encodeCertificate(der))

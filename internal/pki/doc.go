@@ -34,7 +34,9 @@
 //
 // # Standards
 //
-// RFC 5280 (certificates and revocation lists), RFC 5958 (private keys). The
-// list's next update is the end of the CA, because a new list is made when
-// something is revoked and not at fixed times.
+// RFC 5280 (certificates and revocation lists), RFC 5958 (private keys). A list
+// is to be made anew within thirty days, so that a host notices when none comes.
+// Its entries have the SHA-256 of the certificate's key too, for whoever knows
+// that extension: what is revoked is the key, with every certificate for it, and
+// this CA certifies it no more.
 package pki

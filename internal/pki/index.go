@@ -2,6 +2,8 @@ package pki
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +27,8 @@ type index struct {
 // Issued is one certificate of a host. Times are in UTC.
 type Issued struct {
 	Host      string     `json:"host"`
-	Serial    string     `json:"serial"` // 32 hexadecimal digits
+	Serial    string     `json:"serial"`        // 32 hexadecimal digits
+	Key       string     `json:"key,omitempty"` // SHA-256 of the SubjectPublicKeyInfo, 64 hexadecimal digits; empty = unknown
 	NotBefore time.Time  `json:"not_before"`
 	NotAfter  time.Time  `json:"not_after"`
 	Revoked   time.Time  `json:"revoked,omitzero"`
@@ -72,6 +75,15 @@ func (c Issued) number() (*big.Int, error) {
 	return n, nil
 }
 
+// keyID is the octets of Key; nil when it is unknown.
+func (c Issued) keyID() ([]byte, error) {
+	id, err := hex.DecodeString(c.Key)
+	if err != nil || len(id) != 0 && len(id) != sha256.Size {
+		return nil, fmt.Errorf("key %q %w", c.Key, ErrInvalid)
+	}
+	return id, nil
+}
+
 func parseIndex(b []byte) (*index, error) {
 	x := new(index)
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -84,6 +96,9 @@ func parseIndex(b []byte) (*index, error) {
 	}
 	for _, c := range x.Issued {
 		if _, err := c.number(); err != nil {
+			return nil, err
+		}
+		if _, err := c.keyID(); err != nil {
 			return nil, err
 		}
 		if err := CheckHost(c.Host); err != nil {
@@ -137,6 +152,11 @@ func (x *index) valid(host string, now time.Time) (Issued, bool) {
 		}
 	}
 	return found, found.Host != ""
+}
+
+// taken reports whether a certificate for that key has been revoked.
+func (x *index) taken(key string) bool {
+	return slices.ContainsFunc(x.Issued, func(c Issued) bool { return c.Key == key && !c.Revoked.IsZero() })
 }
 
 // has reports whether the certificate with this serial is one of ours.

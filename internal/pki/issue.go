@@ -5,9 +5,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -93,6 +93,15 @@ func (c *CA) ours(x *index, host string) error {
 
 func serial(n *big.Int) string { return fmt.Sprintf("%032x", n) }
 
+// keyID names a key in the index.
+func keyID(key *ecdsa.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", fmt.Errorf("encode key: %w", err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(der)), nil
+}
+
 // sign makes a certificate and enters it in the index.
 func (c *CA) sign(x *index, o Order, key *ecdsa.PublicKey) (Issued, []byte, error) {
 	if err := CheckHost(o.Host); err != nil {
@@ -112,6 +121,13 @@ func (c *CA) sign(x *index, o Order, key *ecdsa.PublicKey) (Issued, []byte, erro
 	if o.Life < 0 || !end.After(now) {
 		return Issued{}, nil, fmt.Errorf("certificate of %s %w: it would end at %s", o.Host, ErrInvalid, end.Format(time.RFC3339))
 	}
+	id, err := keyID(key)
+	if err != nil {
+		return Issued{}, nil, err
+	}
+	if x.taken(id) {
+		return Issued{}, nil, fmt.Errorf("key of %s %w: a certificate for it has been revoked; make a new key", o.Host, ErrInvalid)
+	}
 	if old, ok := x.valid(o.Host, now); ok && !o.Renew {
 		return Issued{}, nil, fmt.Errorf("certificate of %s %w: serial number %s, valid until %s", o.Host, ErrExists, old.Serial, old.NotAfter.Format(time.RFC3339))
 	}
@@ -128,7 +144,7 @@ func (c *CA) sign(x *index, o Order, key *ecdsa.PublicKey) (Issued, []byte, erro
 	if err != nil {
 		return Issued{}, nil, fmt.Errorf("sign certificate of %s: %w", o.Host, err)
 	}
-	made := Issued{Host: o.Host, Serial: serial(template.SerialNumber), NotBefore: template.NotBefore, NotAfter: end, Address: o.Address}
+	made := Issued{Host: o.Host, Serial: serial(template.SerialNumber), Key: id, NotBefore: template.NotBefore, NotAfter: end, Address: o.Address}
 	x.Issued = append(x.Issued, made)
 	if o.Own {
 		x.Host = o.Host
@@ -162,37 +178,10 @@ func (c *CA) Revoke(host string) (n int, err error) {
 		if !known {
 			return fmt.Errorf("certificate of %s %w", host, ErrNotFound)
 		}
-		return c.writeCRL(x)
+		_, err := c.writeCRL(x)
+		return err
 	})
 	return n, err
-}
-
-// writeCRL makes the next revocation list, of all that x says, after x itself is
-// on disk.
-func (c *CA) writeCRL(x *index) error {
-	x.List++
-	if err := c.save(x); err != nil {
-		return err
-	}
-	var entries []x509.RevocationListEntry
-	for _, i := range x.Issued {
-		if i.Revoked.IsZero() {
-			continue
-		}
-		n, err := i.number()
-		if err != nil {
-			return err
-		}
-		entries = append(entries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: i.Revoked})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(x.List), RevokedCertificateEntries: entries,
-		ThisUpdate: c.now().UTC().Add(-backdated), NextUpdate: c.cert.NotAfter,
-	}, c.cert, c.key)
-	if err != nil {
-		return fmt.Errorf("sign revocation list: %w", err)
-	}
-	return c.folder.Replace(crlFile, pem.EncodeToMemory(&pem.Block{Type: pemCRL, Bytes: der}))
 }
 
 // List returns all certificates of hosts, by name and then by age.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -24,14 +26,20 @@ const minKey = 32
 type Credentials struct {
 	cert    tls.Certificate
 	leaf    *x509.Certificate
-	roots   *x509.CertPool
+	cas     []*x509.Certificate
+	roots   *x509.CertPool // the same
 	revoked map[revocation]bool
 	listed  time.Time // when the first revocation list is to be replaced, zero = never
 	key     []byte    // shared, instead of all of the above
 }
 
-// revocation names a certificate as its issuer does.
-type revocation struct{ issuer, serial string }
+// revocation names a certificate as its issuer does, or every certificate for a
+// key by the SHA-256 of its SubjectPublicKeyInfo.
+type revocation struct{ issuer, serial, key string }
+
+// keyExtension has that SHA-256 in an entry of a list: a subject key identifier
+// (RFC 7093 clause 2, method 4). Lists that don't have it name serial numbers only.
+var keyExtension = asn1.ObjectIdentifier{2, 5, 29, 14}
 
 // Certificates makes credentials of PEM files: this host's certificate with any
 // intermediates behind it, its key, the CAs that others' certificates may come
@@ -42,11 +50,10 @@ func Certificates(cert, key, ca, crl []byte) (*Credentials, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read certificate and key: %w", err)
 	}
-	c := &Credentials{cert: pair, leaf: pair.Leaf, roots: x509.NewCertPool(), revoked: make(map[revocation]bool)}
+	c := &Credentials{cert: pair, leaf: pair.Leaf, roots: x509.NewCertPool()}
 	if !strongKey(c.leaf) {
 		return nil, fmt.Errorf("read certificate: its key is %v: want ECDSA on P-256 or P-384", c.leaf.PublicKeyAlgorithm)
 	}
-	var cas []*x509.Certificate
 	err = eachBlock(ca, "CERTIFICATE", func(der []byte) error {
 		a, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -55,7 +62,7 @@ func Certificates(cert, key, ca, crl []byte) (*Credentials, error) {
 		if !a.IsCA {
 			return fmt.Errorf("%v isn't a CA's", a.Subject)
 		}
-		cas = append(cas, a)
+		c.cas = append(c.cas, a)
 		c.roots.AddCert(a)
 		return nil
 	})
@@ -65,19 +72,26 @@ func Certificates(cert, key, ca, crl []byte) (*Credentials, error) {
 	if crl == nil {
 		return c, nil
 	}
-	if err := eachBlock(crl, "X509 CRL", func(der []byte) error { return c.revoke(der, cas) }); err != nil {
+	return c.WithList(crl)
+}
+
+// WithList is c with those revocation lists, in PEM, instead of the ones it has.
+func (c *Credentials) WithList(crl []byte) (*Credentials, error) {
+	d := *c
+	d.revoked, d.listed = make(map[revocation]bool), time.Time{}
+	if err := eachBlock(crl, "X509 CRL", d.revoke); err != nil {
 		return nil, fmt.Errorf("read revocation list: %w", err)
 	}
-	return c, nil
+	return &d, nil
 }
 
 // revoke takes one revocation list.
-func (c *Credentials) revoke(der []byte, cas []*x509.Certificate) error {
+func (c *Credentials) revoke(der []byte) error {
 	l, err := x509.ParseRevocationList(der)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(cas, func(a *x509.Certificate) bool {
+	if !slices.ContainsFunc(c.cas, func(a *x509.Certificate) bool {
 		return bytes.Equal(a.RawSubject, l.RawIssuer) && l.CheckSignatureFrom(a) == nil
 	}) {
 		return fmt.Errorf("the list of %v isn't signed by any of the CAs", l.Issuer)
@@ -86,7 +100,13 @@ func (c *Credentials) revoke(der []byte, cas []*x509.Certificate) error {
 		c.listed = next
 	}
 	for _, e := range l.RevokedCertificateEntries {
-		c.revoked[revocation{string(l.RawIssuer), e.SerialNumber.String()}] = true
+		c.revoked[revocation{issuer: string(l.RawIssuer), serial: e.SerialNumber.String()}] = true
+		for _, x := range e.Extensions {
+			var id []byte
+			if _, err := asn1.Unmarshal(x.Value, &id); x.Id.Equal(keyExtension) && err == nil && len(id) == sha256.Size {
+				c.revoked[revocation{key: string(id)}] = true
+			}
+		}
 	}
 	return nil
 }
@@ -186,10 +206,11 @@ func (c *Credentials) verify(raw [][]byte, peer string, now time.Time) error {
 	return nil
 }
 
-// unrevoked reports whether no certificate of a chain is on a list.
+// unrevoked reports whether no certificate of a chain, nor its key, is on a list.
 func (c *Credentials) unrevoked(chain []*x509.Certificate) bool {
 	return !slices.ContainsFunc(chain, func(x *x509.Certificate) bool {
-		return c.revoked[revocation{string(x.RawIssuer), x.SerialNumber.String()}]
+		key := sha256.Sum256(x.RawSubjectPublicKeyInfo)
+		return c.revoked[revocation{issuer: string(x.RawIssuer), serial: x.SerialNumber.String()}] || c.revoked[revocation{key: string(key[:])}]
 	})
 }
 
