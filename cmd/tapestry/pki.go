@@ -22,12 +22,12 @@ const dirUsage = "folder of keys and certificates (default /etc/tapestry/pki, or
 
 func (c *cli) pkiGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "pki", Short: "Certificates of encrypted links: init, issue, revoke, ls, token",
+		Use: "pki", Short: "Certificates of encrypted links: init, issue, revoke, crl, ls, token",
 		Long: "Makes the certificates by which hosts know each other on encrypted links. The CA is a\n" +
 			"folder on one host; no switch is needed. See docs/howto/encrypt.md.",
 		Example: "  tapestry pki init\n  tapestry pki token",
 	}
-	cmd.AddCommand(c.pkiInit(), c.pkiIssue(), c.pkiRevoke(), c.pkiLs(), c.pkiToken())
+	cmd.AddCommand(c.pkiInit(), c.pkiIssue(), c.pkiRevoke(), c.pkiCRL(), c.pkiLs(), c.pkiToken())
 	group(cmd)
 	return cmd
 }
@@ -250,8 +250,8 @@ func (c *cli) pkiRevoke() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use: "revoke HOST", Short: "Take a host's certificates back", Args: args("HOST"),
-		Long: "Revokes all certificates of a host and makes a new revocation list. It counts where it\n" +
-			"has arrived: copy revoked.crl to every host, and run `tapestry apply -c FILE` there.",
+		Long: "Revokes all certificates of a host, and their keys, and makes a new revocation list. It\n" +
+			"counts where it has arrived: copy revoked.crl to every host, whose switch takes it up.",
 		Example: "  tapestry pki revoke h130",
 		RunE: func(_ *cobra.Command, a []string) error {
 			return withCA(dir, func(ca *pki.CA) error {
@@ -262,7 +262,39 @@ func (c *cli) pkiRevoke() *cobra.Command {
 				r := revoked{a[0], n, ca.Folder().Path("revoked.crl")}
 				return c.print(r, func() {
 					c.printf("revoked %s of %s\n", count(n, "certificate"), r.Host)
-					c.printf("copy %s to every host, then there: tapestry apply -c FILE\n", r.CRL)
+					c.printf("copy %s to every host: its switch takes it up within seconds\n", r.CRL)
+				})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", dirUsage)
+	return cmd
+}
+
+// renewedList is what crl prints.
+type renewedList struct {
+	CRL        string    `json:"crl"`
+	NextUpdate time.Time `json:"next_update"`
+}
+
+func (c *cli) pkiCRL() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use: "crl", Short: "Make the revocation list anew", Args: args(),
+		Long: "Makes the revocation list anew, with all that has been revoked. A list is good for 30\n" +
+			"days: hosts warn in its last 7, and keep it in force after them. Copy revoked.crl to\n" +
+			"every host, whose switch takes it up.",
+		Example: "  tapestry pki crl",
+		RunE: func(*cobra.Command, []string) error {
+			return withCA(dir, func(ca *pki.CA) error {
+				until, err := ca.RenewList()
+				if err != nil {
+					return err
+				}
+				r := renewedList{ca.Folder().Path("revoked.crl"), until}
+				return c.print(r, func() {
+					c.printf("%s is good until %s\n", r.CRL, until.Format(time.DateOnly))
+					c.printf("copy it to every host: its switch takes it up within seconds\n")
 				})
 			})
 		},
@@ -299,7 +331,16 @@ func (c *cli) pkiLs() *cobra.Command {
 				for _, i := range all {
 					list = append(list, listed{i, i.State(now), i.ExpiresSoon(now) && newest[i.Host].Serial == i.Serial})
 				}
-				return c.print(list, func() { c.printCertificates(list, now) })
+				ends, err := ca.ListEnds()
+				if err != nil {
+					return err
+				}
+				return c.print(list, func() {
+					c.printCertificates(list, now)
+					if ends.Sub(now) < pki.ListSoon {
+						fmt.Fprintf(c.err, "hint: revoked.crl is good until %s: `tapestry pki crl` makes it anew\n", ends.Format(time.DateOnly))
+					}
+				})
 			})
 		},
 	}

@@ -22,7 +22,8 @@ const maxCredential = 1 << 20
 // credentials are those of encrypted links as they were read last.
 type credentials struct {
 	*dtls.Credentials
-	digest [sha256.Size]byte // of the files
+	digest [5][sha256.Size]byte // of each file
+	list   stamp                // of the revocation lists' file
 }
 
 // same reports whether both were read from the same octets.
@@ -40,74 +41,73 @@ func readCredentials(c *config.Config) (*credentials, error) {
 		return nil, nil
 	}
 	t := c.Tunnel.DTLS
-	digest := sha256.New()
-	read := func(field, path string, secret bool) ([]byte, error) {
-		if path == "" {
-			return nil, nil
-		}
-		b, err := readCredential(path, secret)
-		if err != nil {
-			return nil, credentialError(field, err, path)
-		}
-		fmt.Fprintf(digest, "%s %d ", field, len(b))
-		digest.Write(b)
-		return b, nil
-	}
+	out := new(credentials)
 	var files [5][]byte
 	for i, f := range []struct {
 		field, path string
 		secret      bool
 	}{{"cert", t.Cert, false}, {"key", t.Key, true}, {"ca", t.CA, false}, {"crl", t.CRL, false}, {"psk_file", t.PSKFile, true}} {
-		var err error
-		if files[i], err = read(f.field, f.path, f.secret); err != nil {
-			return nil, err
+		if f.path == "" {
+			continue
+		}
+		b, at, err := readCredential(f.path, f.secret)
+		if err != nil {
+			return nil, credentialError(f.field, err, f.path)
+		}
+		files[i], out.digest[i] = b, sha256.Sum256(b)
+		if i == listFile {
+			out.list = at
 		}
 	}
-	var cred *dtls.Credentials
 	var err error
 	if t.PSKFile != "" {
-		cred, err = dtls.SharedKey(files[4])
+		out.Credentials, err = dtls.SharedKey(files[4])
 	} else {
-		cred, err = dtls.Certificates(files[0], files[1], files[2], files[3])
+		out.Credentials, err = dtls.Certificates(files[0], files[1], files[2], files[listFile])
 	}
 	if err != nil {
 		return nil, &api.Error{Code: api.CodeInvalid, Msg: fmt.Sprintf("tunnel.dtls: %v", err)}
 	}
-	out := &credentials{Credentials: cred}
-	digest.Sum(out.digest[:0])
 	return out, nil
 }
+
+// listFile is the place of the revocation lists among the files.
+const listFile = 3
+
+// stamp tells a file that was changed or replaced from the one before.
+type stamp struct {
+	dev, ino      uint64
+	size          int64
+	mtime, change unix.Timespec
+}
+
+func stampOf(st *unix.Stat_t) stamp { return stamp{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim} }
 
 var errReadable = errors.New("others can read it")
 
 // readCredential reads a regular file. A secret must be this user's or root's, and
 // for nobody else to read.
-func readCredential(path string, secret bool) ([]byte, error) {
+func readCredential(path string, secret bool) (b []byte, at stamp, err error) {
 	if !filepath.IsAbs(path) {
-		return nil, errors.New("want an absolute path, or one beside a file that is applied")
+		return nil, at, errors.New("want an absolute path, or one beside a file that is applied")
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return nil, err
+		return nil, at, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, at, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxCredential {
-		return nil, fmt.Errorf("want a regular file of at most %d octets", maxCredential)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxCredential {
+		return nil, at, fmt.Errorf("want a regular file of at most %d octets", maxCredential)
 	}
-	if secret {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-			return nil, err
-		}
-		if info.Mode().Perm()&0o077 != 0 || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-			return nil, errReadable
-		}
+	if secret && (st.Mode&0o077 != 0 || st.Uid != 0 && int(st.Uid) != os.Geteuid()) {
+		return nil, at, errReadable
 	}
-	return io.ReadAll(io.LimitReader(f, maxCredential))
+	b, err = io.ReadAll(io.LimitReader(f, maxCredential))
+	return b, stampOf(&st), err
 }
 
 func credentialError(field string, err error, path string) error {

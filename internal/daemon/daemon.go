@@ -80,6 +80,7 @@ type Daemon struct {
 	stale   []*vtep      // to be closed when the switch has another spec
 	cred    *credentials // of encrypted links, nil = none
 	credErr error        // why they couldn't be read at the start
+	lists   lists
 	own     []netip.Addr // see meetOwn
 	// refusedBefore is what tunnels refused that are closed, and peerRefused the
 	// part of it that present peers sent.

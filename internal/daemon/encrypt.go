@@ -142,31 +142,24 @@ func (d *Daemon) linkProblems(peers []tunnel.Status, now time.Time) []api.Proble
 	return append(out, d.expiring(now)...)
 }
 
-// expireSoon is how long before a certificate or list runs out it is a problem.
+// expireSoon is how long before this host's certificate runs out it is a problem.
 const expireSoon = 14 * 24 * time.Hour
 
-// expiring names what of this host's own credentials runs out soon, or has.
+// expiring names what of this host's own credentials runs out soon, or has. The
+// caller holds mu.
 func (d *Daemon) expiring(now time.Time) []api.Problem {
-	if d.cred == nil {
-		return nil
+	out := d.listProblems(now)
+	if d.cred == nil || d.cred.Expires().IsZero() || d.cred.Expires().Sub(now) > expireSoon {
+		return out
 	}
-	var out []api.Problem
-	for _, c := range []struct {
-		what, hint string
-		at         time.Time
-	}{
-		{"this host's certificate", "make a new one (`tapestry pki issue HOST`), then `tapestry apply -c FILE`", d.cred.Expires()},
-		{"the list of revoked certificates", "make a new one (`tapestry pki revoke` does), then `tapestry apply -c FILE`", d.cred.ListExpires()},
-	} {
-		switch {
-		case c.at.IsZero() || c.at.Sub(now) > expireSoon:
-		case c.at.Before(now):
-			out = append(out, api.Problem{What: fmt.Sprintf("%s has expired (%s)", c.what, c.at.Format(time.DateTime)), Hint: c.hint})
-		default:
-			out = append(out, api.Problem{What: fmt.Sprintf("%s expires on %s", c.what, c.at.Format(time.DateTime)), Hint: c.hint})
-		}
+	at, what := d.cred.Expires().Format(time.DateTime), "this host's certificate expires on %s"
+	if d.cred.Expires().Before(now) {
+		what = "this host's certificate has expired (%s)"
 	}
-	return out
+	return append(out, api.Problem{
+		What: fmt.Sprintf(what, at),
+		Hint: "make a new one (`tapestry pki issue HOST --renew`, or a token with --renew), then `tapestry apply -c FILE`",
+	})
 }
 
 // linkHint says what would mend a link.

@@ -125,6 +125,7 @@ func (d *Daemon) look() {
 	d.looks++
 	d.releaseLost()
 	d.lookForOwn()
+	d.lookAtLists(now)
 	d.lookForMissing()
 	var taps, others []*port
 	var fds []int

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,6 +19,7 @@ type authority struct {
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
 	serial int64
+	list   time.Duration // how long a revocation list is good; 0 = 30 days
 }
 
 func newAuthority(t *testing.T, name string) *authority {
@@ -86,7 +88,8 @@ func (a *authority) keyPEM(k *ecdsa.PrivateKey) string {
 // revoked is the list of those certificates.
 func (a *authority) revoked(certs ...*x509.Certificate) string {
 	a.t.Helper()
-	l := &x509.RevocationList{Number: big.NewInt(a.serial), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(30 * 24 * time.Hour)}
+	a.serial++
+	l := &x509.RevocationList{Number: big.NewInt(a.serial), ThisUpdate: time.Now().Add(-365 * 24 * time.Hour), NextUpdate: time.Now().Add(cmp.Or(a.list, 30*24*time.Hour))}
 	for _, c := range certs {
 		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: time.Now()})
 	}

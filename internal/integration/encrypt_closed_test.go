@@ -208,6 +208,10 @@ func (c *closing) credentials(cert2 *x509.Certificate) {
 	c.one.put(map[string]string{"revoked.crl": c.ca.revoked()})
 	c.one.cli("apply", "-c", c.one.config)
 	c.through("nothing is revoked any more")
+	c.one.put(map[string]string{"revoked.crl": c.ca.revoked(cert2)})
+	c.dropped("another revocation list was copied there")
+	c.one.put(map[string]string{"revoked.crl": c.ca.revoked()})
+	c.through("and one that revokes nothing")
 	c.apply(1, c.sealedFile(1, c.dtls))
 }
 
