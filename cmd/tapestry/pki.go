@@ -84,7 +84,7 @@ func pkiError(err error) error {
 		code, hint = api.CodeInvalid, "copy all of the line that `tapestry pki token` printed"
 	case errors.Is(err, join.ErrForeign):
 		code, hint = api.CodeNotPermitted, "nothing was sent to it. Is the clock right? Else somebody is in between: ask who made the token"
-	case errors.Is(err, join.ErrExpired), errors.Is(err, join.ErrRemoved), errors.Is(err, join.ErrAttempts):
+	case errors.Is(err, join.ErrExpired), errors.Is(err, join.ErrRemoved):
 		code, hint = api.CodeNotPermitted, "`tapestry pki token` makes another"
 	case errors.Is(err, join.ErrUnreachable):
 		hint = "`tapestry pki token` must still wait, at an address that this host reaches (--address); its TCP port must be open"

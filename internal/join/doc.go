@@ -37,16 +37,18 @@
 // # A token's life
 //
 // The listener is open while its token is: until somebody has joined, it
-// expires, it is removed, its process ends, or five wrong proofs have come. The
-// secret is in the token and in the listening process and in no file; the file
+// expires, it is removed, or its process ends. Wrong proofs don't end it, since
+// anybody could send them, and nobody finds 128 bits by trying. The secret is in the token and in the listening process and in no file; the file
 // token-ID.json in the CA's folder is locked by that process, and says that the
 // token lives. Removing the file ends it.
 //
 // # Bounds
 //
-// Eight connections at once, ten seconds for each, 16 KiB for a request, 16 MiB
-// for a reply; one line of log for each connection, and none after the
-// thousandth.
+// 64 connections at once, eight from one source, ten seconds for each, 16 KiB for
+// a request, 16 MiB for a reply; one line of log for each connection, and none
+// after the thousandth. A wrong proof is answered after a second. A connection
+// that has proved nothing makes room for one that comes, the oldest of the source
+// that has most first, so that silent ones keep nobody out.
 //
 // # Concurrency
 //

@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"net/netip"
+	"time"
 )
+
+// SetPenalty lets a test choose how long who says a wrong proof waits.
+func SetPenalty(l *Listener, d time.Duration) { l.penalty = d }
 
 // WithSecret is a token that knows another secret.
 func WithSecret(t Token, b byte) Token {

@@ -109,6 +109,7 @@ func serve(t *testing.T, ca *pki.CA, o join.Offer) *rig {
 		t.Fatal(err)
 	}
 	r.token = l.Token()
+	join.SetPenalty(l, time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
 	var all sync.WaitGroup
@@ -297,33 +298,6 @@ func TestDeadToken(t *testing.T) {
 	}
 	r.stop()
 	r.end(context.Canceled)
-}
-
-func TestWrongSecret(t *testing.T) {
-	r := serve(t, newCA(t), join.Offer{})
-	for range 4 {
-		_, err := r.join(join.WithSecret(r.token, 1), "h2")
-		r.refused(err, join.Denied, "secret is wrong")
-	}
-	_, err := r.join(join.WithSecret(r.token, 1), "h2")
-	r.refused(err, join.Denied, "secret is wrong")
-	r.end(join.ErrAttempts)
-	if n := strings.Count(r.log.String(), "secret is wrong"); n != 5 {
-		t.Errorf("got %d lines, want 5:\n%s", n, r.log)
-	}
-}
-
-// TestWrongSecretThenRight wants fewer wrong proofs to do no harm.
-func TestWrongSecretThenRight(t *testing.T) {
-	r := serve(t, newCA(t), join.Offer{})
-	for range 4 {
-		_, err := r.join(join.WithSecret(r.token, 0x80), "h2")
-		r.refused(err, join.Denied, "secret is wrong")
-	}
-	if _, err := r.join(r.token, "h2"); err != nil {
-		t.Error(err)
-	}
-	r.end(nil)
 }
 
 func TestTakenName(t *testing.T) {

@@ -20,18 +20,16 @@ import (
 
 // Bounds of a listener.
 const (
-	maxAtOnce = 8                // connections
-	patience  = 10 * time.Second // for one of them
-	maxWrong  = 5                // proofs
+	patience  = 10 * time.Second // for one connection
+	penalty   = time.Second      // until a wrong proof is answered
 	maxLines  = 1000             // of log
 	lookEvery = 250 * time.Millisecond
 )
 
 // How a token ends without having been used.
 var (
-	ErrExpired  = errors.New("the token has expired")
-	ErrRemoved  = errors.New("the token was removed")
-	ErrAttempts = fmt.Errorf("%d wrong proofs came: the token is closed", maxWrong)
+	ErrExpired = errors.New("the token has expired")
+	ErrRemoved = errors.New("the token was removed")
 )
 
 // Offer is what a token gives, and to whom.
@@ -64,9 +62,11 @@ type Listener struct {
 	tls   *tls.Config
 	entry io.Closer // the locked file
 
+	penalty time.Duration // until a wrong proof is answered
+	crowd   crowd
+
 	mu    sync.Mutex
 	used  bool
-	wrong int
 	lines int
 }
 
@@ -80,7 +80,7 @@ func Listen(ca *pki.CA, o Offer) (*Listener, error) {
 		return nil, err
 	}
 	o.Addresses = slices.Clone(o.Addresses)
-	l := &Listener{ca: ca, offer: o}
+	l := &Listener{ca: ca, offer: o, penalty: penalty}
 	var err error
 	if l.tcp, err = net.Listen("tcp", o.Listen); err != nil {
 		return nil, fmt.Errorf("open listener: %w", err)
@@ -145,7 +145,7 @@ func (l *Listener) prepare() error {
 func (l *Listener) Token() Token { return l.token }
 
 // Serve waits until a host has joined, and then or when the token ends closes
-// the listener. The error is ErrExpired, ErrRemoved, ErrAttempts or ctx's.
+// the listener. The error is ErrExpired, ErrRemoved or ctx's.
 func (l *Listener) Serve(ctx context.Context) (Joined, error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -194,13 +194,7 @@ func (l *Listener) last(ctx context.Context, joined <-chan Joined) (Joined, erro
 func (l *Listener) accept(ctx context.Context, end context.CancelCauseFunc, joined chan<- Joined) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	room := make(chan struct{}, maxAtOnce)
 	for {
-		select {
-		case room <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		conn, err := l.tcp.Accept()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
@@ -208,9 +202,14 @@ func (l *Listener) accept(ctx context.Context, end context.CancelCauseFunc, join
 			}
 			return
 		}
+		g := l.crowd.enter(conn)
+		if g == nil {
+			conn.Close()
+			continue
+		}
 		all.Go(func() {
-			defer func() { <-room }()
-			j, err := l.serve(ctx, conn)
+			defer l.crowd.leave(g)
+			j, err := l.serve(ctx, g)
 			switch {
 			case j != nil:
 				l.log(slog.LevelInfo, "host joined", "host", j.Host, "from", conn.RemoteAddr(), "confirmed", !j.Lost)
@@ -218,17 +217,8 @@ func (l *Listener) accept(ctx context.Context, end context.CancelCauseFunc, join
 			case err != nil:
 				l.log(slog.LevelWarn, "join refused", "from", conn.RemoteAddr(), "reason", err)
 			}
-			if l.exhausted() {
-				end(ErrAttempts)
-			}
 		})
 	}
-}
-
-func (l *Listener) exhausted() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.wrong >= maxWrong
 }
 
 // log writes one line. Of those that strangers cause there are only so many.
@@ -243,7 +233,8 @@ func (l *Listener) log(level slog.Level, msg string, args ...any) {
 }
 
 // serve speaks with one host. It returns who has joined, or why nobody has.
-func (l *Listener) serve(ctx context.Context, conn net.Conn) (*Joined, error) {
+func (l *Listener) serve(ctx context.Context, g *guest) (*Joined, error) {
+	conn := g.conn
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -252,15 +243,23 @@ func (l *Listener) serve(ctx context.Context, conn net.Conn) (*Joined, error) {
 	}
 	c := tls.Server(conn, l.tls)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+		return nil, g.why(fmt.Errorf("handshake: %w", err))
 	}
 	var q request
 	if err := receive(c, maxRequest, &q); err != nil {
-		return nil, errors.Join(err, send(c, reply{Refused: Invalid, Why: "the request can't be read"}))
+		return nil, g.why(errors.Join(err, send(c, reply{Refused: Invalid, Why: "the request can't be read"})))
+	}
+	if !l.crowd.keep(g, true) {
+		return nil, errMadeRoom
 	}
 	answer, joined := l.answer(c.ConnectionState(), &q, addrPort(conn.RemoteAddr()).Addr(), addrPort(conn.LocalAddr()).Addr())
 	if joined != nil {
 		stop() // the end of the token doesn't cut off who has used it
+	} else {
+		l.crowd.keep(g, false)
+	}
+	if answer.wrong {
+		l.hold(ctx, g)
 	}
 	err := send(c, answer)
 	if joined == nil {
@@ -273,6 +272,18 @@ func (l *Listener) serve(ctx context.Context, conn net.Conn) (*Joined, error) {
 	}
 	joined.Lost = err != nil
 	return joined, nil
+}
+
+// hold lets who said a wrong proof wait for the answer. It is no guess that could
+// come right, of 128 bits: it costs a handshake, and there shall be fewer.
+func (l *Listener) hold(ctx context.Context, g *guest) {
+	t := time.NewTimer(l.penalty)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-g.gone:
+	case <-ctx.Done():
+	}
 }
 
 // answer judges a request. Nothing of it counts before its proof does.
@@ -289,11 +300,8 @@ func (l *Listener) answer(s tls.ConnectionState, q *request, from, to netip.Addr
 	switch {
 	case l.used:
 		return no(Denied, "the token has been used, or is over")
-	case l.wrong >= maxWrong:
-		return no(Denied, "%v", ErrAttempts)
 	case !hmac.Equal(q.Proof, want):
-		l.wrong++
-		return no(Denied, "the token's secret is wrong")
+		return reply{Refused: Denied, Why: "the token's secret is wrong", wrong: true}, nil
 	case !l.ca.Folder().Has(fileOf(l.token.ID())):
 		return no(Denied, "%v", ErrRemoved)
 	case time.Now().After(l.token.Expires):

@@ -45,6 +45,8 @@ type reply struct {
 	CRL     []byte     `json:"crl,omitempty"`    // PEM
 	File    []byte     `json:"file,omitempty"`   // configuration, YAML
 	Address netip.Addr `json:"address,omitzero"` // of the host, as others will know it
+
+	wrong bool // the proof was; not said
 }
 
 // Refusal is why a host may not join.
