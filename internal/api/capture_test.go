@@ -1,15 +1,19 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/api/apitest"
 )
 
 func TestCapture(t *testing.T) {
@@ -70,6 +74,35 @@ func TestCaptureSlots(t *testing.T) {
 	}
 	for _, b := range open {
 		b.Close()
+	}
+}
+
+// TestCaptureKeys: who may speak to the switch, but is neither root nor the user
+// that it runs as, gets no secrets, and the log tells of those who do.
+func TestCaptureKeys(t *testing.T) {
+	own := uint32(os.Geteuid())
+	for _, c := range []struct {
+		uid    uint32
+		path   string
+		status int
+		told   string
+	}{
+		{0, "keys=true", http.StatusOK, "secrets of encrypted links are captured"},
+		{own, "keys=true", http.StatusOK, "secrets of encrypted links are captured"},
+		{own + 1234, "keys=true", http.StatusForbidden, ""},
+		{own + 1234, "keys=1&format=json", http.StatusForbidden, ""},
+		{own + 1234, "keys=false", http.StatusOK, ""},
+		{own + 1234, "", http.StatusOK, ""},
+	} {
+		var log bytes.Buffer
+		h := api.NewServer(apitest.New(), slog.New(slog.NewTextHandler(&log, nil))).HandlerFor(c.uid)
+		w := do(h, http.MethodGet, "/v1/capture?count=1&"+c.path, "")
+		if w.Code != c.status || (c.status != http.StatusOK) != strings.Contains(w.Body.String(), "for root only") {
+			t.Errorf("user %d, %s: got status %d: %s", c.uid, c.path, w.Code, w.Body)
+		}
+		if !strings.Contains(log.String(), c.told) || c.told == "" && strings.Contains(log.String(), "secrets") {
+			t.Errorf("user %d, %s: got the log %s", c.uid, c.path, &log)
+		}
 	}
 }
 

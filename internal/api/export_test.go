@@ -6,10 +6,14 @@ import (
 )
 
 // Handler serves requests as if root had sent them, without a socket.
-func (s *Server) Handler() http.Handler {
-	s.access = access{uids: []uint32{0}}
+func (s *Server) Handler() http.Handler { return s.HandlerFor(0) }
+
+// HandlerFor serves requests as if a user had sent them who may speak to the
+// switch.
+func (s *Server) HandlerFor(uid uint32) http.Handler {
+	s.access = access{uids: []uint32{uid}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{})))
+		s.http.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{uid: uid})))
 	})
 }
 
