@@ -54,19 +54,7 @@ func TestEncryptedRefusals(t *testing.T) {
 			two.node.up()
 			f.attach(2, 2)
 			f.canaries(1, 2)
-			one := f.hosts[0].node
-			one.refuses("h2", c.reason)
-			one.until("frames are dropped", func() bool { return one.stats().Drops["not_encrypted_yet"] > 20 })
-			if hits, _ := watch.hits(canary); hits != 0 {
-				t.Errorf("the canary was seen %d times", hits)
-			}
-			one.until("status tells why", func() bool { return strings.Contains(one.cli("status"), c.reason) })
-			if n := strings.Count(one.log.String(), "no encrypted link to h2: "+c.reason); n != 1 {
-				t.Errorf("%d lines of the log tell why, want 1:\n%s", n, one.log)
-			}
-			if out := one.cli("peer", "show", "h2"); !strings.Contains(out, c.reason) {
-				t.Errorf("peer show doesn't tell why:\n%s", out)
-			}
+			f.refusal(watch, c.reason)
 		})
 	}
 }
