@@ -120,7 +120,9 @@ func (c *cli) wait(ctx context.Context, ca *pki.CA, o join.Offer) error {
 	}
 	return c.print(j, func() {
 		c.printf("%s joined from %s, certificate until %s\n", j.Host, j.Address.String(), j.NotAfter.Format(time.DateOnly))
-		c.printf("on every other host: tapestry peer add %s --address %s\n", j.Host, j.Address.String())
+		if !o.Renew {
+			c.printf("on every other host: tapestry peer add %s --address %s\n", j.Host, j.Address.String())
+		}
 	})
 }
 
