@@ -57,6 +57,9 @@ func (c *cli) printLive(r api.CheckReply) {
 		said = count(len(r.Findings), "finding")
 	}
 	c.printf("%s: %s, %s, %s in the FDB, %s in %.1f s\n", said, count(r.Ports, "port"), count(r.Peers, "peer"), entries(r.Entries), count(r.Frames, "frame"), r.WatchedS)
+	if r.Missed > 0 {
+		c.printf("%s came too fast, or of too many stations, and were not compared\n", count(int(r.Missed), "frame"))
+	}
 }
 
 func entries(n int) string {

@@ -9,6 +9,9 @@ import (
 // MaxWatch bounds CheckRequest.WatchMS.
 const MaxWatch = time.Minute
 
+// maxChecks is how many of them run at a time; each has a ring of 8 MiB.
+const maxChecks = 4
+
 // CheckRequest asks for what disagrees in the running switch.
 type CheckRequest struct {
 	WatchMS int `json:"watch_ms"` // how long to look at traffic; 0 = not at all
@@ -32,6 +35,7 @@ type CheckReply struct {
 	Peers    int     `json:"peers"`
 	Entries  int     `json:"entries"`
 	Frames   int     `json:"frames"`
+	Missed   uint64  `json:"missed"` // frames that came too fast, or of too many stations, to be compared
 	WatchedS float64 `json:"watched_s"`
 }
 
@@ -47,6 +51,10 @@ func (s *Server) checkRoute(mux *http.ServeMux) {
 			s.fail(w, Errorf(CodeInvalid, "watch_ms %d: want 0 to %d", q.WatchMS, MaxWatch/time.Millisecond))
 			return
 		}
+		if !s.enter(w, s.checks, "%d checks are running already") {
+			return
+		}
+		defer func() { <-s.checks }()
 		v, err := s.backend.Check(r.Context(), q)
 		s.reply(w, v, err)
 	})

@@ -37,6 +37,7 @@ type Server struct {
 	// captures has one token a capture under way.
 	captures chan struct{}
 	traces   chan struct{} // one token a trace under way
+	checks   chan struct{} // one token a check under way
 
 	// stop ends the event streams, which would otherwise never end.
 	stop func()
@@ -50,7 +51,7 @@ type Server struct {
 func NewServer(backend Backend, log *slog.Logger) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{backend: backend, log: log, stop: stop, streams: make(chan struct{}, maxStreams), captures: make(chan struct{}, maxCaptures),
-		traces: make(chan struct{}, maxTraces)}
+		traces: make(chan struct{}, maxTraces), checks: make(chan struct{}, maxChecks)}
 	s.http = http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadTimeout:       readTimeout,

@@ -171,6 +171,14 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+func refusals(kinds map[audit.Refusal]uint64) *audit.Refusals {
+	r := audit.NewRefusals()
+	for k, n := range kinds {
+		r.Add(k, n)
+	}
+	return r
+}
+
 func TestPeers(t *testing.T) {
 	h := audit.Peer{ID: 9, Name: "h", Address: netip.MustParseAddrPort("192.0.2.1:4789"), State: "up", Since: time.Minute, RX: 7, TX: 70, Networks: []string{"blue"}}
 	from := h.Address.Addr()
@@ -200,7 +208,7 @@ func TestPeers(t *testing.T) {
 		{"stranger in clear", h, map[audit.Refusal]uint64{{From: netip.MustParseAddr("192.0.2.66"), Reason: frame.PlaintextRefused}: 4}, []string{"host 192.0.2.66: it sends frames of an encrypted network in clear and is no peer"}},
 		{"unseen stranger", h, map[audit.Refusal]uint64{{Reason: frame.UnknownPeer}: 4}, []string{"an unknown host: it sends"}},
 	} {
-		demand(t, c.name, audit.Peers([]audit.Peer{c.peer}, c.refused, network), c.want...)
+		demand(t, c.name, audit.Peers([]audit.Peer{c.peer}, refusals(c.refused), network), c.want...)
 	}
 }
 

@@ -43,7 +43,7 @@ var law = [3]struct{ what, want string }{
 // nothing vanishes. A reading in the middle of a batch may be off by what that
 // batch holds; what is missing for good is missing in every one.
 func Conservation(readings []Counters) []Finding {
-	var out []Finding
+	var out list
 	if len(readings) == 0 {
 		return nil
 	}
@@ -55,11 +55,11 @@ func Conservation(readings []Counters) []Finding {
 			}
 		}
 		if least != 0 {
-			note(&out, AreaCounters, "the switch", l.want, fmt.Sprintf("%+d", least), "report this with the output of `tapestry stats --json`: it is a fault of the switch",
+			out.note(AreaCounters, "the switch", l.want, fmt.Sprintf("%+d", least), "report this with the output of `tapestry stats --json`: it is a fault of the switch",
 				"%d %s", least, l.what)
 		}
 	}
-	return out
+	return out.told()
 }
 
 func abs(n int64) int64 {

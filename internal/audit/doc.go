@@ -7,9 +7,15 @@
 //	peer      what was heard and refused      what is configured here
 //	counters  frames in, copies out           the law that nothing vanishes
 //
+// # Bounds
+//
+// Who sends frames chooses their addresses, and who sends datagrams their VNI. So a
+// Traffic and a Refusals remember so many and count the rest, and a comparison
+// tells MaxTold findings and how many more there are.
+//
 // # Concurrency
 //
-// A Traffic belongs to one goroutine; everything else is a function.
+// A Traffic and a Refusals belong to one goroutine each; everything else is a function.
 //
 // # Standards
 //

@@ -26,10 +26,36 @@ type Finding struct {
 	Hint    string `json:"hint"` // what mends it
 }
 
+// MaxTold is how many findings one comparison tells. A person mends no more at a
+// time, and who sends what he likes makes as many as he likes.
+const MaxTold = 100
+
+// list is the findings of one comparison: the first MaxTold, and how many more
+// there are.
+type list struct {
+	found []Finding
+	more  int
+}
+
 // note adds a finding whose sentence is "SUBJECT: WHAT".
-func note(out *[]Finding, area, subject, want, got, hint, format string, args ...any) {
-	*out = append(*out, Finding{
+func (l *list) note(area, subject, want, got, hint, format string, args ...any) {
+	if len(l.found) == MaxTold {
+		l.more++
+		return
+	}
+	l.found = append(l.found, Finding{
 		Area: area, Subject: subject, What: subject + ": " + fmt.Sprintf(format, args...), Want: want, Got: got, Hint: hint,
+	})
+}
+
+// told is what was noted, and behind it that there is more.
+func (l *list) told() []Finding {
+	if l.more == 0 {
+		return l.found
+	}
+	return append(l.found, Finding{
+		Area: l.found[0].Area, Subject: "others", What: fmt.Sprintf("and %d more like these", l.more), Want: "nothing that disagrees",
+		Got: count(MaxTold+l.more, "finding"), Hint: "mend these, and look again: tapestry check --live",
 	})
 }
 

@@ -45,14 +45,14 @@ type Port struct {
 // Kernel compares ports that are up with their interfaces. own are those of the
 // daemon's namespace.
 func Kernel(ports []Port, own []Interface) []Finding {
-	var out []Finding
+	var out list
 	for _, p := range ports {
 		p.check(&out, own)
 	}
-	return out
+	return out.told()
 }
 
-func (p *Port) check(out *[]Finding, own []Interface) {
+func (p *Port) check(out *list, own []Interface) {
 	subject := "port " + p.Name
 	at := slices.IndexFunc(p.Inside, func(i Interface) bool { return i.Index == p.Index })
 	if at < 0 {
@@ -60,14 +60,14 @@ func (p *Port) check(out *[]Finding, own []Interface) {
 		if i := find(p.Inside, p.Device); i != nil {
 			got = fmt.Sprintf("interface number %d bears that name", i.Index)
 		}
-		note(out, AreaKernel, subject, fmt.Sprintf("interface %s with number %d", p.Device, p.Index), got,
+		out.note(AreaKernel, subject, fmt.Sprintf("interface %s with number %d", p.Device, p.Index), got,
 			"tapestry port history "+p.Name+" tells what happened; the port is opened again within seconds of its namespace being there",
 			"its interface %s has gone: %s", p.Device, got)
 		return
 	}
 	i := p.Inside[at]
 	if i.Name != p.Device {
-		note(out, AreaKernel, subject, p.Device, i.Name, inside(p.Netns, "ip link set "+i.Name+" name "+p.Device),
+		out.note(AreaKernel, subject, p.Device, i.Name, inside(p.Netns, "ip link set "+i.Name+" name "+p.Device),
 			"its interface is called %s, it was opened as %s: a restarted switch won't find it", i.Name, p.Device)
 	}
 	p.settings(out, subject, i)
@@ -75,19 +75,19 @@ func (p *Port) check(out *[]Finding, own []Interface) {
 }
 
 // settings compares what an interface is set to.
-func (p *Port) settings(out *[]Finding, subject string, i Interface) {
+func (p *Port) settings(out *list, subject string, i Interface) {
 	switch {
 	case !i.Up:
-		note(out, AreaKernel, subject, "up", "down", inside(p.Netns, "ip link set "+i.Name+" up"), "interface %s is set down", i.Name)
+		out.note(AreaKernel, subject, "up", "down", inside(p.Netns, "ip link set "+i.Name+" up"), "interface %s is set down", i.Name)
 	case !i.Carrier:
-		note(out, AreaKernel, subject, "carrier", "no carrier", "plug in the cable, or set the other end up", "interface %s has no carrier", i.Name)
+		out.note(AreaKernel, subject, "carrier", "no carrier", "plug in the cable, or set the other end up", "interface %s has no carrier", i.Name)
 	}
 	if p.MTU != 0 && i.MTU != p.MTU && !(p.Least && i.MTU > p.MTU) {
-		note(out, AreaKernel, subject, strconv.Itoa(p.MTU), strconv.Itoa(i.MTU), inside(p.Netns, fmt.Sprintf("ip link set %s mtu %d", i.Name, p.MTU)),
+		out.note(AreaKernel, subject, strconv.Itoa(p.MTU), strconv.Itoa(i.MTU), inside(p.Netns, fmt.Sprintf("ip link set %s mtu %d", i.Name, p.MTU)),
 			"interface %s has MTU %d, its network wants %d", i.Name, i.MTU, p.MTU)
 	}
 	if !p.MAC.IsZero() && i.MAC != p.MAC {
-		note(out, AreaKernel, subject, p.MAC.String(), i.MAC.String(), inside(p.Netns, "ip link set "+i.Name+" address "+p.MAC.String()),
+		out.note(AreaKernel, subject, p.MAC.String(), i.MAC.String(), inside(p.Netns, "ip link set "+i.Name+" address "+p.MAC.String()),
 			"interface %s has the address %s, it was given %s", i.Name, i.MAC, p.MAC)
 	}
 	if i.Master != 0 {
@@ -95,11 +95,11 @@ func (p *Port) settings(out *[]Finding, subject string, i Interface) {
 		if at := slices.IndexFunc(p.Inside, func(m Interface) bool { return m.Index == i.Master }); at >= 0 {
 			master = p.Inside[at].Name
 		}
-		note(out, AreaKernel, subject, "no bridge", master, inside(p.Netns, "ip link set "+i.Name+" nomaster"),
+		out.note(AreaKernel, subject, "no bridge", master, inside(p.Netns, "ip link set "+i.Name+" nomaster"),
 			"interface %s belongs to %s, which takes its frames", i.Name, master)
 	}
 	if gone := missing(p.Addresses, i.Addresses); len(gone) > 0 && !p.Least {
-		note(out, AreaKernel, subject, fmt.Sprint(p.Addresses), fmt.Sprint(i.Addresses), inside(p.Netns, fmt.Sprintf("ip address add %v dev %s", gone[0], i.Name)),
+		out.note(AreaKernel, subject, fmt.Sprint(p.Addresses), fmt.Sprint(i.Addresses), inside(p.Netns, fmt.Sprintf("ip address add %v dev %s", gone[0], i.Name)),
 			"interface %s lacks the address %v", i.Name, gone[0])
 	}
 	if p.Gateway.IsValid() && p.Netns != "" && !slices.Contains(i.Gateways, p.Gateway) {
@@ -107,13 +107,13 @@ func (p *Port) settings(out *[]Finding, subject string, i Interface) {
 		if len(i.Gateways) > 0 {
 			got = fmt.Sprint(i.Gateways)
 		}
-		note(out, AreaKernel, subject, "default via "+p.Gateway.String(), got, inside(p.Netns, fmt.Sprintf("ip route add default via %v dev %s", p.Gateway, i.Name)),
+		out.note(AreaKernel, subject, "default via "+p.Gateway.String(), got, inside(p.Netns, fmt.Sprintf("ip route add default via %v dev %s", p.Gateway, i.Name)),
 			"the default route by %v has gone", p.Gateway)
 	}
 }
 
 // splice looks at what joins a veth to its TAP, in both directions.
-func (p *Port) splice(out *[]Finding, subject string, own []Interface) {
+func (p *Port) splice(out *list, subject string, own []Interface) {
 	if p.HostEnd == "" || p.Splice == "" {
 		return
 	}
@@ -124,9 +124,9 @@ func (p *Port) splice(out *[]Finding, subject string, own []Interface) {
 		it   *Interface
 	}{{p.HostEnd, a}, {p.Splice, b}} {
 		if x.it == nil {
-			note(out, AreaKernel, subject, x.name, "it is not there", hint, "interface %s, a part of it in the switch's namespace, has gone", x.name)
+			out.note(AreaKernel, subject, x.name, "it is not there", hint, "interface %s, a part of it in the switch's namespace, has gone", x.name)
 		} else if !x.it.Up {
-			note(out, AreaKernel, subject, "up", "down", "ip link set "+x.name+" up", "interface %s, a part of it in the switch's namespace, is set down", x.name)
+			out.note(AreaKernel, subject, "up", "down", "ip link set "+x.name+" up", "interface %s, a part of it in the switch's namespace, is set down", x.name)
 		}
 	}
 	if a == nil || b == nil {
@@ -134,7 +134,7 @@ func (p *Port) splice(out *[]Finding, subject string, own []Interface) {
 	}
 	for _, d := range [][2]*Interface{{a, b}, {b, a}} {
 		if d[0].Redirect != d[1].Index {
-			note(out, AreaKernel, subject, "tc redirects to "+d[1].Name, "no such filter", hint,
+			out.note(AreaKernel, subject, "tc redirects to "+d[1].Name, "no such filter", hint,
 				"the tc filter that takes frames from %s to %s has gone", d[0].Name, d[1].Name)
 		}
 	}

@@ -81,7 +81,7 @@ func Table(entries iter.Seq[Entry], w *Wanted) []Finding {
 	wrong := map[place][]Key{}
 	owners := w.owners()
 	static := maps.Clone(w.Static)
-	var out []Finding
+	var out list
 	for e := range entries {
 		m, known := w.Members[e.Port]
 		switch {
@@ -93,21 +93,21 @@ func Table(entries iter.Seq[Entry], w *Wanted) []Finding {
 			wrong[place{e.Port, 0, "down"}] = append(wrong[place{e.Port, 0, "down"}], e.Key)
 		}
 		if own, ok := owners[e.Key]; ok && own != e.Port && known && static[e.Key] == 0 {
-			note(&out, AreaFDB, w.station(e.Key), "port "+w.port(own), "port "+w.port(e.Port),
+			out.note(AreaFDB, w.station(e.Key), "port "+w.port(own), "port "+w.port(e.Port),
 				"find who else has the address, or what sends its frames back: tapestry fdb why "+e.MAC.String(),
 				"the address belongs to the interface of port %s, the table has it behind port %s", w.port(own), w.port(e.Port))
 		}
 		if want, ok := static[e.Key]; ok && (want != e.Port || !e.Static) {
-			note(&out, AreaFDB, w.station(e.Key), "static, port "+w.port(want), kindOf(e)+", port "+w.port(e.Port), "tapestry apply -c FILE sets it right",
+			out.note(AreaFDB, w.station(e.Key), "static, port "+w.port(want), kindOf(e)+", port "+w.port(e.Port), "tapestry apply -c FILE sets it right",
 				"a static entry for port %s is configured, the table has a %s one for port %s", w.port(want), kindOf(e), w.port(e.Port))
 		} else if !ok && e.Static {
-			note(&out, AreaFDB, w.station(e.Key), "no static entry", "static, port "+w.port(e.Port), "tapestry fdb rm "+w.Network(e.VID)+" "+e.MAC.String(),
+			out.note(AreaFDB, w.station(e.Key), "no static entry", "static, port "+w.port(e.Port), "tapestry fdb rm "+w.Network(e.VID)+" "+e.MAC.String(),
 				"the table has a static entry for port %s that is not configured", w.port(e.Port))
 		}
 		delete(static, e.Key)
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(static), Key.compare) {
-		note(&out, AreaFDB, w.station(k), "static, port "+w.port(static[k]), "no entry", "raise fdb_limit if the table is full; tapestry apply -c FILE sets it right",
+		out.note(AreaFDB, w.station(k), "static, port "+w.port(static[k]), "no entry", "raise fdb_limit if the table is full; tapestry apply -c FILE sets it right",
 			"a static entry for port %s is configured, the table has none", w.port(static[k]))
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(wrong), func(a, b place) int {
@@ -115,7 +115,7 @@ func Table(entries iter.Seq[Entry], w *Wanted) []Finding {
 	}) {
 		w.noteWrong(&out, p.why, p.port, p.vid, wrong[p])
 	}
-	return out
+	return out.told()
 }
 
 func kindOf(e Entry) string {
@@ -126,7 +126,7 @@ func kindOf(e Entry) string {
 }
 
 // noteWrong tells of entries that point where no frame can go.
-func (w *Wanted) noteWrong(out *[]Finding, why string, id frame.PortID, vid frame.VID, keys []Key) {
+func (w *Wanted) noteWrong(out *list, why string, id frame.PortID, vid frame.VID, keys []Key) {
 	slices.SortFunc(keys, Key.compare)
 	subject := fmt.Sprintf("%d entries of port %s", len(keys), w.port(id))
 	if len(keys) == 1 {
@@ -135,13 +135,13 @@ func (w *Wanted) noteWrong(out *[]Finding, why string, id frame.PortID, vid fram
 	flush := "tapestry fdb flush --port " + w.port(id)
 	switch why {
 	case "gone":
-		note(out, AreaFDB, subject, "a port or peer that exists", w.port(id), "tapestry fdb flush --mac "+keys[0].MAC.String(),
+		out.note(AreaFDB, subject, "a port or peer that exists", w.port(id), "tapestry fdb flush --mac "+keys[0].MAC.String(),
 			"there is no port or peer of that number any more; the first is %s", keys[0].MAC)
 	case "member":
-		note(out, AreaFDB, subject, "a member of network "+w.Network(vid), "no member", flush,
+		out.note(AreaFDB, subject, "a member of network "+w.Network(vid), "no member", flush,
 			"the port is no member of network %s; the first is %s", w.Network(vid), keys[0].MAC)
 	case "down":
-		note(out, AreaFDB, subject, "up", "down: "+w.Members[id].Reason, "bring it up, or "+flush+" so that frames are flooded instead of refused",
+		out.note(AreaFDB, subject, "up", "down: "+w.Members[id].Reason, "bring it up, or "+flush+" so that frames are flooded instead of refused",
 			"the port is down (%s); frames for them are refused as egress_down until they age", w.Members[id].Reason)
 	}
 }

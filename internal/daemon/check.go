@@ -3,7 +3,8 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"slices"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/tapestry-net/tapestry/capture"
@@ -19,11 +20,11 @@ import (
 // Check implements api.Backend.
 func (d *Daemon) Check(ctx context.Context, r api.CheckRequest) (api.CheckReply, error) {
 	began := time.Now()
-	traffic, refused := d.watchTraffic(ctx, time.Duration(r.WatchMS)*time.Millisecond)
+	traffic, refused, lost := d.watchTraffic(ctx, time.Duration(r.WatchMS)*time.Millisecond)
 	if ctx.Err() != nil {
 		return api.CheckReply{}, ctx.Err()
 	}
-	reply := api.CheckReply{Findings: []api.Finding{}, Frames: traffic.Frames, WatchedS: time.Since(began).Seconds()}
+	reply := api.CheckReply{Findings: []api.Finding{}, Frames: traffic.Frames, Missed: lost + uint64(traffic.Left), WatchedS: time.Since(began).Seconds()}
 	if r.WatchMS == 0 {
 		reply.WatchedS = 0
 	}
@@ -45,7 +46,7 @@ func (d *Daemon) Check(ctx context.Context, r api.CheckRequest) (api.CheckReply,
 		found = append(found, audit.Kernel(ports, own)...)
 	}
 	found = append(found, audit.Table(d.tableEntries(), wanted)...)
-	found = append(found, traffic.Findings(wanted, d.lookUp, d.pastOf)...)
+	found = append(found, traffic.Findings(wanted, d.lookUp, d.pasts())...)
 	found = append(found, audit.Peers(peers, d.refusals(refused), d.networkOf)...)
 	found = append(found, d.checkCounters(ctx)...)
 	for _, f := range found {
@@ -58,34 +59,53 @@ func (d *Daemon) Check(ctx context.Context, r api.CheckRequest) (api.CheckReply,
 // all headers up to VXLAN, over IPv6.
 const checkHead = 96
 
-// watchTraffic looks at what comes in for a while.
-func (d *Daemon) watchTraffic(ctx context.Context, long time.Duration) (*audit.Traffic, map[audit.Refusal]uint64) {
-	t, refused := audit.NewTraffic(), map[audit.Refusal]uint64{}
+// watchTraffic looks at what comes in for a while; lost is how many packets came
+// too fast.
+func (d *Daemon) watchTraffic(ctx context.Context, long time.Duration) (t *audit.Traffic, refused *audit.Refusals, lost uint64) {
+	t, refused = audit.NewTraffic(), audit.NewRefusals()
 	if long == 0 {
-		return t, refused
+		return t, refused, 0
 	}
 	ring := capture.NewRing(capture.Choice{Direction: capture.In, Snap: checkHead}, 0)
 	d.observe(ring)
 	defer d.unobserve(ring)
-	end := time.NewTimer(long)
-	defer end.Stop()
+	watching, stop := context.WithTimeout(ctx, long)
+	defer stop()
+	look(watching, ring, func(rec *capture.Record) {
+		if rec.Verdict.Reason.Stage() == frame.StageTunnel {
+			from, vni := audit.Outer(rec.Data)
+			refused.Add(audit.Refusal{Peer: rec.In, From: from, Reason: rec.Verdict.Reason, VNI: vni}, 1)
+		} else if h, ok := frame.Parse(rec.Data); ok {
+			t.Add(rec.In, rec.Verdict, h)
+		}
+	})
+	return t, refused, ring.LostAll()
+}
+
+// portion is how many records are looked at before the clock is: traffic may be
+// faster than who looks at it.
+const portion = 256
+
+// look calls see with what comes into ring until ctx ends, and with what is there
+// then.
+func look(ctx context.Context, ring *capture.Ring, see func(*capture.Record)) {
 	var rec capture.Record
-	for {
-		for ring.Poll(&rec) {
-			if rec.Verdict.Reason.Stage() == frame.StageTunnel {
-				from, vni := audit.Outer(rec.Data)
-				refused[audit.Refusal{Peer: rec.In, From: from, Reason: rec.Verdict.Reason, VNI: vni}]++
-			} else if h, ok := frame.Parse(rec.Data); ok {
-				t.Add(rec.In, rec.Verdict, h)
-			}
+	for ctx.Err() == nil {
+		n := 0
+		for n < portion && ring.Poll(&rec) {
+			see(&rec)
+			n++
+		}
+		if n == portion {
+			continue
 		}
 		select {
 		case <-ring.Ready():
-		case <-end.C:
-			return t, refused
 		case <-ctx.Done():
-			return t, refused
 		}
+	}
+	for mark := ring.Mark(); !ring.Passed(mark) && ring.Poll(&rec); {
+		see(&rec)
 	}
 }
 
@@ -162,11 +182,21 @@ func (d *Daemon) lookUp(k audit.Key) (audit.Entry, bool) {
 	return audit.Entry{Key: k, Port: e.Port, Static: e.Static}, ok
 }
 
-// pastOf says how the entry of k ended, if the history knows.
-func (d *Daemon) pastOf(k audit.Key) string {
-	for _, e := range slices.Backward(d.table.HistoryOf(k.MAC)) {
-		if e.VID != k.VID {
-			continue
+// pasts says how the entry of a station ended, if the history knows. Reading the
+// history holds up who learns, so it is read once, and only if somebody asks.
+func (d *Daemon) pasts() func(audit.Key) string {
+	last := sync.OnceValue(func() map[audit.Key]fdb.Record {
+		last := map[audit.Key]fdb.Record{}
+		for _, e := range d.table.History(math.MaxInt) {
+			e.Head = nil
+			last[audit.Key{VID: e.VID, MAC: e.MAC}] = e
+		}
+		return last
+	})
+	return func(k audit.Key) string {
+		e, ok := last()[k]
+		if !ok {
+			return ""
 		}
 		how := e.Event.String()
 		if e.Event == fdb.EventAged {
@@ -174,7 +204,6 @@ func (d *Daemon) pastOf(k audit.Key) string {
 		}
 		return fmt.Sprintf("%s at %s, behind port %s", how, time.Unix(0, e.Wall).Format(time.TimeOnly), d.names.Load().port(e.Port))
 	}
-	return ""
 }
 
 // kernelState asks the keeper for the interfaces of every port that is up, and

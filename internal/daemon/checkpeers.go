@@ -58,13 +58,9 @@ func (d *Daemon) noteRefused(list iter.Seq[tunnel.Status], now time.Time) {
 }
 
 // refusals adds to the datagrams that were seen those that were only counted.
-func (d *Daemon) refusals(seen map[audit.Refusal]uint64) map[audit.Refusal]uint64 {
+func (d *Daemon) refusals(seen *audit.Refusals) *audit.Refusals {
 	list := d.peerList()
 	d.noteRefused(slices.Values(list), time.Now())
-	known := map[refusedBy]bool{}
-	for r := range seen {
-		known[refusedBy{r.Peer, r.Reason}] = true
-	}
 	addresses := map[frame.PortID]netip.Addr{}
 	for _, s := range list {
 		addresses[s.ID] = s.Address.Addr()
@@ -72,8 +68,8 @@ func (d *Daemon) refusals(seen map[audit.Refusal]uint64) map[audit.Refusal]uint6
 	d.cutsMu.Lock()
 	defer d.cutsMu.Unlock()
 	for by, l := range d.lately {
-		if !known[by] {
-			seen[audit.Refusal{Peer: by.peer, From: addresses[by.peer], Reason: by.reason}] = l.n
+		if !seen.Has(by.peer, by.reason) {
+			seen.Add(audit.Refusal{Peer: by.peer, From: addresses[by.peer], Reason: by.reason}, l.n)
 		}
 	}
 	return seen
