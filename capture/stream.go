@@ -39,6 +39,7 @@ type Stream struct {
 	told    time.Time // when the counters were written
 	tallies map[frame.PortID]*tally
 	total   uint64
+	found   uint64 // losses whose ports are announced
 }
 
 // tally is what was delivered and lost of one port.
@@ -184,8 +185,28 @@ func (s *Stream) packet(p *Packet) error {
 	return nil
 }
 
+// findLost announces ports of which everything was lost, and nothing delivered.
+func (s *Stream) findLost() error {
+	lost := s.Ring.LostAll()
+	if lost == s.found {
+		return nil
+	}
+	s.found = lost
+	for id := range frame.PortID(numSources) {
+		if s.Ring.Lost(id) > 0 {
+			if _, err := s.tally(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // tell passes on the counters that have changed.
 func (s *Stream) tell() error {
+	if err := s.findLost(); err != nil {
+		return err
+	}
 	for id, t := range s.tallies {
 		lost := s.Ring.Lost(id)
 		if t.delivered == t.toldDelivered && lost == t.toldLost {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
@@ -142,7 +143,7 @@ func comment(p *Packet) string {
 	}
 	s += p.Note
 	if len(s) > maxComment {
-		s = s[:maxComment]
+		s = strings.ToValidUTF8(s[:maxComment], "") // without the part of a letter
 	}
 	return s
 }

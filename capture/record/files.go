@@ -125,12 +125,15 @@ func (f *Files) open() error {
 	}
 	file, err := create(f.Name())
 	if err != nil {
+		f.number--
 		return fmt.Errorf("create capture file: %w", err)
 	}
 	f.use(file)
 	if err := f.put(f.prefix); err != nil {
 		// A file without its section header would be none.
-		return errors.Join(err, file.Close(), os.Remove(f.Name()))
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		f.number--
+		return err
 	}
 	if f.Removed() > 0 {
 		old := f.name(f.Removed())

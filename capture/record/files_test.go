@@ -3,6 +3,7 @@ package record_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -215,8 +216,13 @@ func TestFullDiskRotates(t *testing.T) {
 	if !errors.Is(err, unix.ENOSPC) || !f.Broken() {
 		t.Errorf("got %v, want no space left", err)
 	}
-	_ = f.Close()
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
 	files, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if len(files) != f.Count() || f.Name() != files[len(files)-1] {
+		t.Errorf("it says %d files up to %s; there are %q", f.Count(), f.Name(), files)
+	}
 	for _, name := range files {
 		if got := switchtest.TShark(t, name, "frame.len"); len(got) == 0 {
 			t.Errorf("%s is empty", name)
@@ -224,6 +230,47 @@ func TestFullDiskRotates(t *testing.T) {
 	}
 	if len(files) < 2 {
 		t.Errorf("files %q, want several", files)
+	}
+}
+
+// TestFilesThatCannotBegin: a file that could not be begun is none of the capture's.
+func TestFilesThatCannotBegin(t *testing.T) {
+	octets := stream(t)
+	for name, hinder := range map[string]func(dir string) error{
+		"another's": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "f_00002.pcapng"), []byte("dear diary"), 0o600)
+		},
+		"no room": func(dir string) error {
+			if err := os.WriteFile(filepath.Join(dir, "rest"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+				return fmt.Errorf("fill the disk: got %w", err)
+			}
+			return nil
+		},
+	} {
+		dir := tiny(t)
+		f, err := record.Create(filepath.Join(dir, "f.pcapng"), record.Rotation{Size: 400}, time.Now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(octets[:400]); err != nil { // the first packet, and a part of the next
+			t.Fatal(err)
+		}
+		if err := hinder(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = f.Write(octets[400:]); err == nil {
+			t.Fatalf("%s: the second file was begun", name)
+		}
+		if err := f.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		files, _ := filepath.Glob(filepath.Join(dir, "f_*"))
+		if f.Count() != 1 || f.Name() != f.First() || f.Name() != files[0] || f.Packets() == 0 {
+			t.Errorf("%s: it says %d packets in %d files up to %s; there are %q", name, f.Packets(), f.Count(), f.Name(), files)
+		}
+		if got := switchtest.TShark(t, f.First(), "frame.len"); len(got) != int(f.Packets()) {
+			t.Errorf("%s: %d packets can be read, %d were written", name, len(got), f.Packets())
+		}
 	}
 }
 
