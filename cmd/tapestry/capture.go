@@ -162,12 +162,13 @@ func (c *cli) streams(ctx context.Context, r api.CaptureRequest, seen func() uin
 func (c *cli) showPackets(ctx context.Context, r api.CaptureRequest) error {
 	r.JSON = true
 	d := dissect.New()
-	var n, lost uint64
-	counts := map[string]uint64{}
+	var n uint64
+	var lost losses
 	err := c.streams(ctx, r, func() uint64 { return n }, func(body io.Reader) error {
+		lost.begin()
 		return api.DecodeCaptured(body, func(p *api.Captured) error {
 			if p.Kind == "count" {
-				counts[p.Port] = p.Lost
+				lost.of[p.Port] = p.Lost
 				return nil
 			}
 			octets, err := hex.DecodeString(p.Data)
@@ -182,13 +183,27 @@ func (c *cli) showPackets(ctx context.Context, r api.CaptureRequest) error {
 			return nil
 		})
 	})
-	for _, v := range counts {
-		lost += v
-	}
 	if err == nil {
-		c.captured(n, lost, "")
+		c.captured(n, lost.all(), "")
 	}
 	return err
+}
+
+// losses sums what was lost of each port, over all workers that delivered: each of
+// them counts from 0.
+type losses struct {
+	ended uint64
+	of    map[string]uint64 // of the present worker, by port
+}
+
+func (l *losses) begin() { *l = losses{l.all(), map[string]uint64{}} }
+
+func (l *losses) all() uint64 {
+	n := l.ended
+	for _, v := range l.of {
+		n += v
+	}
+	return n
 }
 
 func (c *cli) printPacket(p *api.Captured) {
