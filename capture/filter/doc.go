@@ -14,7 +14,8 @@
 // even inside `not` and `or`; tcp[…], udp[…] and icmp[…] look at unfragmented
 // IPv4 only; IPv6 extension headers are not followed, but one fragment header
 // is; reading beyond the end of the frame makes the whole expression false.
-// Names of hosts, networks and ports are not looked up.
+// Names of hosts and networks are not looked up; those of ports stand in a table of
+// our own, which is the same on every host.
 //
 // `vxlan [VNI]` matches UDP port 4789 with the I flag set, and everything to
 // the right of it looks at the inner frame; where it did not match, at the outer one.

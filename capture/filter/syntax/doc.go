@@ -29,6 +29,7 @@
 //
 // # Standards
 //
-// pcap-filter(7) of libpcap 1.10. Differences: names of hosts, networks and ports
-// are not looked up; `net 10/8` is understood; `vxlan [VNI]`, see package filter.
+// pcap-filter(7) of libpcap 1.10. Differences: names of hosts and networks are not
+// looked up, and those of ports in a table of our own; `net 10/8` is understood;
+// `vxlan [VNI]`, see package filter.
 package syntax

@@ -26,10 +26,10 @@ func (l *lexer) errorf(at int, format string, args ...any) *Error {
 	return &Error{Column: utf8.RuneCountInString(l.text[:min(at, len(l.text))]) + 1, Msg: fmt.Sprintf(format, args...)}
 }
 
-// nearest is the keyword within two edits of s, or empty.
-func nearest(s string) string {
+// nearest is the word within two edits of s, or empty.
+func nearest(s string, words []string) string {
 	best, least := "", min(3, len(s))
-	for _, w := range vocabulary() {
+	for _, w := range words {
 		if d := spell.Distance(s, w); d < least {
 			best, least = w, d
 		}

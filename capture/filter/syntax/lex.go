@@ -146,31 +146,43 @@ func (l *lexer) dotted(t token) (token, error) {
 	return t, nil
 }
 
-// word reads a keyword. A hyphen belongs to it when the longer word is known.
+// inWord reports whether c may stand in a word behind its first letter.
+func inWord(c byte) bool { return alnum(c) || c == '-' || c == '_' || c == '.' }
+
+// word reads a keyword or the name of a service. A hyphen belongs to it unless both
+// sides have a meaning without it.
 func (l *lexer) word(rest string) (token, error) {
 	t := token{kind: tokWord, at: l.pos}
 	if rest[0] == '\\' {
 		rest = rest[1:]
 		l.pos++
 	}
-	n := span(rest, func(c byte) bool { return alnum(c) || c == '-' || c == '_' || c == '.' })
-	t.text = rest[:n]
-	for w := t.text; ; {
-		if known(w) {
-			t.text = w
+	whole := rest[:span(rest, inWord)]
+	t.text = whole
+	for i := len(whole); i >= 0; i = strings.LastIndexByte(whole[:i], '-') {
+		if meant(whole[:i]) && (i == len(whole) || operand(whole[i+1:])) {
+			t.text = whole[:i]
 			break
 		}
-		i := strings.LastIndexByte(w, '-')
-		if i < 0 {
-			break
-		}
-		w = w[:i]
 	}
 	if t.text == "" {
 		return t, l.errorf(t.at, `a name must follow \`)
 	}
 	l.pos += len(t.text)
 	return t, nil
+}
+
+// meant reports whether s is a keyword or the name of a service.
+func meant(s string) bool {
+	_, service := services[s]
+	return service || known(s)
+}
+
+// operand reports whether s, which follows a hyphen, begins with something that can
+// be taken from what comes before: a number or a known word, or nothing.
+func operand(s string) bool {
+	first, _, _ := strings.Cut(s, "-")
+	return s == "" || digit(s[0]) || meant(s) || meant(first)
 }
 
 func span(s string, in func(c byte) bool) int {

@@ -93,7 +93,10 @@ func (p *parser) unknown() *Error {
 		e.Hint = h
 		return e
 	}
-	if w := nearest(p.tok.text); w != "" {
+	if _, ok := p.tok.asService(); ok {
+		return e.hint("write `port %s`", p.tok.text)
+	}
+	if w := nearest(p.tok.text, vocabulary()); w != "" {
 		return e.hint("did you mean %s?", w)
 	}
 	return e.hint("names are not looked up: give an address or a number")
@@ -203,7 +206,12 @@ func (p *parser) cond(it item) (Node, error) {
 	}
 	if it.lit != nil && p.last != nil {
 		switch p.last.Kind {
-		case KindPort, KindProto:
+		case KindPort:
+			if err := p.portFits(it.lit.text, it.lit.num, it.at); err != nil {
+				return nil, err
+			}
+			return p.test(*p.last, Value{Given: true, Num: it.lit.num}, it.at)
+		case KindProto:
 			return p.test(*p.last, Value{Given: true, Num: it.lit.num}, it.at)
 		case KindNet:
 			return p.test(*p.last, shortNet(it.lit.num), it.at)
@@ -289,6 +297,11 @@ func (p *parser) operand() (item, error) {
 		return it, p.advance()
 	}
 	if !known(t.text) {
+		if _, ok := t.asService(); ok && p.last != nil && (p.last.Kind == KindPort || p.last.Kind == KindRange) {
+			n, err := p.valueOf(*p.last)
+			it.cond = n
+			return it, err
+		}
 		return it, p.unknown()
 	}
 	return p.primitive()

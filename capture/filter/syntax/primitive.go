@@ -2,8 +2,10 @@ package syntax
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/bits"
 	"net/netip"
+	"slices"
 )
 
 // primitive reads qualifiers and the value they qualify, or a word that is a
@@ -201,9 +203,16 @@ func (p *parser) valueOf(q Qual) (Node, error) {
 	t := p.tok
 	var v Value
 	var err error
+	narrowed := q
 	switch q.Kind {
 	case KindPort, KindRange:
-		v, err = p.ports(q.Kind)
+		var of Proto
+		if v, of, err = p.ports(q.Kind); err == nil {
+			var e *Error
+			if narrowed, e = p.narrow(q, of, t.at); e != nil {
+				return nil, e
+			}
+		}
 	case KindProto:
 		v, err = p.protocol(q)
 	case KindNet:
@@ -211,38 +220,77 @@ func (p *parser) valueOf(q Qual) (Node, error) {
 	default:
 		v, err = p.host()
 	}
+	if err == nil && p.is("-") {
+		err = p.hyphen(q.Kind, t)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return p.test(q, v, t.at)
+	n, err := p.test(narrowed, v, t.at)
+	if q.Kind != KindAlone {
+		p.last = &q // a bare value is not narrowed by the name before it
+	}
+	return n, err
 }
 
-func (p *parser) ports(k Kind) (v Value, err error) {
-	if v.Num, err = p.port(); err != nil || k == KindPort {
-		return v, err
+// hyphen says how to write the range that a hyphen behind the value t stands for.
+func (p *parser) hyphen(k Kind, t token) error {
+	e := p.errorf(p.tok.at, `unexpected "-"`)
+	if err := p.advance(); err != nil {
+		return err
+	}
+	switch k {
+	case KindPort:
+		return e.hint("write `portrange %s-%s`", t.text, p.tok.text)
+	case KindNone, KindHost, KindNet:
+		return e.hint("addresses in a row are a network, such as `net 10.1.0.0/24`")
+	}
+	return e
+}
+
+// ports reads a port or a range, and whose ports the names in it are.
+func (p *parser) ports(k Kind) (v Value, of Proto, err error) {
+	lo, err := p.port()
+	if v.Num = lo.port; err != nil || k == KindPort {
+		return v, lo.proto, err
 	}
 	if err := p.want("-", "a range is written 8000-8080"); err != nil {
-		return v, err
+		return v, of, err
 	}
-	if v.End, err = p.port(); err == nil && v.End < v.Num {
+	hi, err := p.port()
+	if v.End = hi.port; v.End < v.Num {
 		v.Num, v.End = v.End, v.Num // as pcap-filter does
 	}
-	return v, err
+	return v, protoOf(lo, hi), err
 }
 
-func (p *parser) port() (uint32, error) {
+// port reads a number or the name of a service.
+func (p *parser) port() (service, error) {
 	t := p.tok
-	if t.kind != tokNum {
-		e := p.errorf(t.at, "unexpected %s: a port is a number", t.describe())
-		if n, ok := services[t.text]; ok {
-			return 0, e.hint("%s is port %d", t.text, n)
+	if s, ok := t.asService(); ok {
+		return s, p.advance()
+	}
+	if t.kind == tokNum {
+		if err := p.portFits(t.text, t.num, t.at); err != nil {
+			return service{}, err
 		}
-		return 0, e
+		return service{port: t.num}, p.advance()
 	}
-	if t.num > 65535 {
-		return 0, p.errorf(t.at, "port %s: the largest is 65535", t.text)
+	e := p.errorf(t.at, "unexpected %s: a port is a number or the name of a service", t.describe())
+	if t.kind == tokWord && !known(t.text) {
+		if s := nearest(t.text, slices.Sorted(maps.Keys(services))); s != "" {
+			return service{}, e.hint("did you mean %s?", s)
+		}
+		return service{}, e.hint("give its number: few names are known, and none is looked up")
 	}
-	return t.num, p.advance()
+	return service{}, e
+}
+
+func (p *parser) portFits(text string, n uint32, at int) error {
+	if n > 65535 {
+		return p.errorf(at, "port %s: the largest is 65535", text)
+	}
+	return nil
 }
 
 // protocol reads a number or name behind `proto`.

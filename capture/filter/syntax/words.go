@@ -111,9 +111,6 @@ var numbers = map[string]uint32{
 	"icmp6-multicastlistenerreportv2": 143,
 }
 
-// services are the ports that people know by name; they serve the hint only.
-var services = map[string]int{"ssh": 22, "domain": 53, "dns": 53, "bootps": 67, "bootpc": 68, "http": 80, "ntp": 123, "https": 443, "vxlan": 4789}
-
 // elsewhere says how to get what words of pcap-filter(7) mean that aren't known
 // here.
 var elsewhere = map[string]string{
