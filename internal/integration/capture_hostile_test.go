@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,9 +19,10 @@ import (
 	"github.com/tapestry-net/tapestry/switch/switchtest"
 )
 
-// TestCaptureHostile: ten thousand malformed frames through a captured port: the
-// same worker, a file that tshark reads, lines without a control character, and
-// beside it a stream that loses nothing.
+// TestCaptureHostile: ten thousand malformed frames through a port that is captured,
+// traced and watched: the same worker, a file that tshark reads, no line with a
+// control character, and beside it a stream that loses nothing and whose datagrams
+// have all come before the next of twenty portions.
 func TestCaptureHostile(t *testing.T) {
 	netnstest.Require(t, "tshark")
 	a, b, c := netnstest.New(t), netnstest.New(t), netnstest.New(t)
@@ -29,22 +31,28 @@ func TestCaptureHostile(t *testing.T) {
 	f := startFlow(t, a, b, "10.1.0.3")
 	file := filepath.Join(n.dir, "f.pcapng")
 	r := n.record(file)
-	text := background(t, n.bin, "--socket", n.socket, "capture", "--port", "c3", "--direction", "in")
-	var lines syncBuffer
-	text.Stdout, text.Stderr = &lines, &lines
-	if err := text.Start(); err != nil {
-		t.Fatal(err)
+	lines := n.follow("capture", "--port", "c3", "--direction", "in")
+	others := []*following{
+		n.follow("trace", "--watch", "not udp port 7000", "--kernel"),
+		n.follow("events", "--kind", "frame"),
+		n.follow("events", "--kind", "frame", "--json"),
 	}
-	n.until("the lines flow", func() bool { ping(t, c, "10.1.0.2", 1); return len(lines.String()) > 0 })
+	n.until("all of them look", func() bool {
+		ping(t, c, "10.1.0.2", 1)
+		return !slices.ContainsFunc(append(others, lines), func(f *following) bool { return f.out.String() == "" })
+	})
 	const seed = 4
 	t.Logf("seed %d", seed)
 	frames := malformed(t, rand.New(rand.NewPCG(seed, seed)), 10000)
 	// In portions that the container's own queue of 1000 frames takes, so that all
 	// reach the switch.
 	for portion := range slices.Chunk(frames, 500) {
+		before := f.sent.Load()
 		inject(t, c, portion...)
+		f.until("what was sent before the portion has arrived", func() bool { return f.got.Load() >= before })
 		f.pass(5)
 	}
+	probe := n.cli("trace", "c1", "c2")
 	t.Logf("the longest wait was %v", f.finish())
 	a.Run("ip", "neigh", "flush", "dev", "eth0") // it may have believed some
 	n.until("it is heard again where it is", func() bool {
@@ -54,10 +62,11 @@ func TestCaptureHostile(t *testing.T) {
 	})
 	ping(t, c, "10.1.0.2", 3)
 	n.grows(file, "icmp.seq == 3", 2)
-	_ = text.Process.Signal(syscall.SIGINT)
-	if err := ends(text); err != nil {
-		t.Errorf("capture: %v", err)
+	for _, f := range append(others, lines) {
+		f.interrupt()
+		printable(t, strings.Join(f.cmd.Args[3:], " "), f.out.String()+f.errs.String())
 	}
+	printable(t, "trace", probe)
 	r.stop()
 	if got := n.workerPID(); got != pid {
 		t.Errorf("worker %d was replaced by %d", pid, got)
@@ -68,13 +77,36 @@ func TestCaptureHostile(t *testing.T) {
 	if out, err := netnstest.Try("capinfos", file); err != nil {
 		t.Errorf("capinfos: %v\n%s", err, out)
 	}
-	if got := strings.Count(lines.String(), "  c3       in   "); got < len(frames) {
+	if got := strings.Count(lines.out.String(), "  c3       in   "); got < len(frames) {
 		t.Errorf("%d lines, want at least %d", got, len(frames))
 	}
-	if i := strings.IndexFunc(lines.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
-		t.Errorf("the lines hold a control character: %q", lines.String()[max(0, i-100):i+1])
+	if got := len(followedLine.FindAllString(others[0].out.String(), -1)); got < 100 {
+		t.Errorf("the trace has followed %d packets, want at least 100 of %d", got, len(frames))
+	}
+	for _, f := range others[1:] {
+		if got := strings.Count(f.out.String(), "c3: "); got < 100 {
+			t.Errorf("%d events, want at least 100 of %d", got, len(frames))
+		}
 	}
 	conserved(t, n)
+}
+
+// followedLine begins what a watching trace says of a packet.
+var followedLine = regexp.MustCompile(`(?m)^packet \d+`)
+
+// interrupt ends the command as Ctrl-C does and demands success.
+func (f *following) interrupt() {
+	f.n.t.Helper()
+	_ = f.cmd.Process.Signal(syscall.SIGINT)
+	f.n.until("the command to end", f.done)
+}
+
+// printable demands that text can be shown on a terminal.
+func printable(t *testing.T, what, text string) {
+	t.Helper()
+	if i := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("%s: the lines hold a control character: %q", what, text[max(0, i-100):i+1])
+	}
 }
 
 // malformed is n frames, as many of each protocol that is decoded, each cut or

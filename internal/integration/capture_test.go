@@ -217,27 +217,6 @@ func inject(t *testing.T, ns *netnstest.NS, frames ...[]byte) {
 	})
 }
 
-// TestCaptureStartStop: a hundred captures come and go, and a stalled one stays;
-// every datagram arrives.
-func TestCaptureStartStop(t *testing.T) {
-	a, b := netnstest.New(t), netnstest.New(t)
-	n := start(t, pair(a, b))
-	pid := n.workerPID()
-	f := startFlow(t, a, b, "10.1.0.3")
-	for i := range 100 {
-		args := [][]string{
-			{"capture", "--count", "3"},
-			{"capture", "--count", "2", "--port", "c1", "--filter", "udp port 7000", "-w", filepath.Join(n.dir, "f.pcapng")},
-			{"capture", "--count", "5", "--json", "--direction", "out", "--segment"},
-		}[i%3]
-		n.cli(args...)
-	}
-	f.finish()
-	if got := n.workerPID(); got != pid {
-		t.Errorf("worker %d was replaced by %d", pid, got)
-	}
-}
-
 // flood pings with 18 MB in all, counted at four ports: more than all buffers of
 // a capture hold.
 func flood(t *testing.T, from *netnstest.NS, addr string) {
@@ -270,18 +249,7 @@ func TestCaptureStalledReader(t *testing.T) {
 	netnstest.Require(t, "tshark")
 	x, y := newEnd(t, "tap", 2, "access: blue", ""), newEnd(t, "tap", 3, "access: blue", "")
 	n := start(t, file("vlan: 10", x, y))
-	cmd := background(t, n.bin, "--socket", n.socket, "capture", "-w", "-")
-	pr, pw, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pr.Close()
-	cmd.Stdout = pw
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	pw.Close()
-	head := first(t, pr, 64) // it watches, and from now on nobody reads
+	stuck := n.stall()
 	r, err := receive(y, y.v4)
 	if err != nil {
 		t.Fatal(err)
@@ -297,8 +265,8 @@ func TestCaptureStalledReader(t *testing.T) {
 	}
 	defer out.Close()
 	go func() {
-		_, _ = out.Write(head)
-		_, _ = out.ReadFrom(pr)
+		_, _ = out.Write(stuck.head)
+		_, _ = out.ReadFrom(stuck.pipe)
 	}()
 	lost := 0
 	n.until("the reader is told", func() bool {
@@ -319,28 +287,9 @@ func TestCaptureStalledEnd(t *testing.T) {
 	a, b := netnstest.New(t), netnstest.New(t)
 	n := start(t, pair(a, b))
 	f := startFlow(t, a, b, "10.1.0.3")
-	pr, pw, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pr.Close()
-	cmd := background(t, n.bin, "--socket", n.socket, "capture", "-w", "-")
-	var errs syncBuffer
-	cmd.Stdout, cmd.Stderr = pw, &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	pw.Close()
-	first(t, pr, 64) // it watches, and from now on nobody reads
+	stuck := n.stall()
 	flood(t, a, "10.1.0.3")
-	_ = cmd.Process.Signal(syscall.SIGINT)
-	if err := ends(cmd); err != nil {
-		t.Errorf("tapestry capture: %v", err)
-	}
-	var captured, lost int
-	if _, err := fmt.Sscanf(errs.String(), "%d packets captured, %d lost\n", &captured, &lost); err != nil || captured == 0 || lost == 0 {
-		t.Errorf("it says %q, %v; want some captured and some lost", errs.String(), err)
-	}
+	stuck.end()
 	f.finish()
 	conserved(t, n)
 }
