@@ -121,8 +121,9 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	if p, _ := r.Context().Value(peerKey{}).(peer); q.Keys {
-		if p.uid != 0 && int(p.uid) != os.Geteuid() {
+	if q.Keys {
+		p, ok := r.Context().Value(peerKey{}).(peer)
+		if !ok || p.uid != 0 && int(p.uid) != os.Geteuid() {
 			s.fail(w, Errorf(CodeNotPermitted, "the secrets of encrypted links are for root only"))
 			return
 		}
