@@ -7,11 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,28 +18,6 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api/apitest"
 	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 )
-
-// TestKeysAreForRoot: of those who may speak to the switch, only root and who runs
-// it capture the secrets of encrypted links.
-func TestKeysAreForRoot(t *testing.T) {
-	const another = 65532
-	for uid, want := range map[uint32]int{0: http.StatusOK, uint32(os.Geteuid()): http.StatusOK, another: http.StatusForbidden} {
-		h := api.NewServer(apitest.New(), slog.New(slog.DiscardHandler)).HandlerFor(uid)
-		for _, c := range []struct {
-			query string
-			want  int
-		}{{"keys=true&count=1", want}, {"keys=1&format=json&count=1", want}, {"keys=false&count=1", http.StatusOK}, {"count=1", http.StatusOK}} {
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/capture?"+c.query, nil))
-			if w.Code != c.want {
-				t.Errorf("uid %d, %s: got status %d: %s; want %d", uid, c.query, w.Code, w.Body, c.want)
-			}
-			if c.want == http.StatusForbidden && !strings.Contains(w.Body.String(), "for root only") {
-				t.Errorf("uid %d, %s: got %s", uid, c.query, w.Body)
-			}
-		}
-	}
-}
 
 // TestKeysOverSocket: who is told by the kernel, not by the caller.
 func TestKeysOverSocket(t *testing.T) {
