@@ -23,6 +23,13 @@
 // one compare-and-swap after the record was found authentic, so each is accepted
 // once, however many goroutines open records.
 //
+// # Handing over
+//
+// Hand ends both ways of an association for good, and Take goes on with them in
+// another process. The counter is retired by one swap, and each word of the window
+// too, so what one process gives away or accepts the other never does; no lock and no
+// order of the goroutines is needed for it.
+//
 // # Ownership
 //
 // Seal and Open work in the caller's octets and keep none of them.

@@ -8,6 +8,7 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"hash"
+	"slices"
 )
 
 // Suite is a cipher suite by its number in the TLS registry.
@@ -60,6 +61,19 @@ type Secrets struct {
 type direction struct {
 	aead cipher.AEAD
 	salt [saltLen]byte
+	key  []byte // aead's, for Hand
+}
+
+// newDirection copies key and salt.
+func newDirection(key, salt []byte) (d direction, err error) {
+	c, err := aes.NewCipher(key)
+	if err != nil {
+		return d, err
+	}
+	d.key = slices.Clone(key)
+	copy(d.salt[:], salt)
+	d.aead, err = cipher.NewGCM(c)
+	return d, err
 }
 
 // derive makes the key block (RFC 5246 clause 6.3; AEAD suites have no MAC keys)
@@ -79,14 +93,9 @@ func (s *Secrets) derive() (out, in direction, err error) {
 	keys, salts := block[:2*keyLen], block[2*keyLen:]
 	var ways [2]direction // client's, server's
 	for i := range ways {
-		c, err := aes.NewCipher(keys[i*keyLen : (i+1)*keyLen])
-		if err != nil {
+		if ways[i], err = newDirection(keys[i*keyLen:(i+1)*keyLen], salts[i*saltLen:(i+1)*saltLen]); err != nil {
 			return out, in, fmt.Errorf("derive keys: %w", err)
 		}
-		if ways[i].aead, err = cipher.NewGCM(c); err != nil {
-			return out, in, fmt.Errorf("derive keys: %w", err)
-		}
-		copy(ways[i].salt[:], salts[i*saltLen:])
 	}
 	if s.Client {
 		return ways[0], ways[1], nil

@@ -1,6 +1,10 @@
 package record
 
-import "sync/atomic"
+import (
+	"math"
+	"math/bits"
+	"sync/atomic"
+)
 
 // The window is a ring of words. A word holds 16 neighbouring numbers, and the
 // lap on which it is: the number divided by how many the ring holds.
@@ -61,5 +65,31 @@ func (w *Window) Mark(n uint64) bool {
 	}
 	for h := w.highest.Load(); n > h && !w.highest.CompareAndSwap(h, n); h = w.highest.Load() {
 	}
+	return true
+}
+
+// retire makes w accept nothing any more, and returns what it has accepted.
+func (w *Window) retire() (ring [words]uint64) {
+	for i := range w.ring {
+		ring[i] = w.ring[i].Swap(math.MaxUint64) // a lap that no number is on
+	}
+	return ring
+}
+
+// restore makes w, which is new, have accepted what retire returned. It reports
+// false when no window can be like that.
+func (w *Window) restore(ring *[words]uint64) bool {
+	highest := uint64(0)
+	for i, word := range ring {
+		lap, seen := word>>lapShift, uint16(word)
+		if lap > MaxSequence/ringSize {
+			return false
+		}
+		w.ring[i].Store(word)
+		if seen != 0 {
+			highest = max(highest, lap*ringSize+uint64(i*wordBits+bits.Len16(seen)-1))
+		}
+	}
+	w.highest.Store(highest)
 	return true
 }

@@ -22,6 +22,10 @@ func (s *Sealer) Sealed() uint64 { return min(s.next.Load(), s.end) - s.first }
 // Left is how many records may still be sealed.
 func (s *Sealer) Left() uint64 { return s.end - min(s.next.Load(), s.end) }
 
+// Retire makes s give away no number any more, whoever is about to ask, and
+// returns the first that it hasn't given away. A second call returns the limit.
+func (s *Sealer) Retire() uint64 { return min(s.next.Swap(MaxSequence+1), s.end) }
+
 // reserve gives away n numbers from first on, or none when fewer are left.
 //
 // Hot path: no allocation.
