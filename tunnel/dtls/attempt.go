@@ -307,7 +307,7 @@ func (l *Link) due(a *association, now time.Time) bool {
 		records += records / lateBy
 		after += after / lateBy
 	}
-	return a.renew || a.seal.Sealed() >= records || now.Sub(a.made) >= after
+	return a.renew || l.stale(a, now) || a.seal.Sealed() >= records || now.Sub(a.made) >= after
 }
 
 // renew begins a handshake unless one is under way, or keys wait for the peer's

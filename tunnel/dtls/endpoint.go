@@ -51,6 +51,9 @@ type Options struct {
 	Timeout time.Duration
 	// MaxPending is how many handshakes may be under way, each way; 0 = 64.
 	MaxPending int
+	// Handed is what Hand of the process before has returned, nil for nothing. The
+	// first Apply takes of it what its peers and credentials allow, and clears it.
+	Handed []byte
 }
 
 // Peer is one host at the other end of a link.
@@ -141,6 +144,7 @@ func (e *Endpoint) Apply(c *Credentials, peers []Peer) error {
 	if e.closed {
 		return fmt.Errorf("apply peers: %w", errClosed)
 	}
+	defer e.forgetHanded()
 	changed := e.cred != c
 	e.cred = c
 	for name, l := range e.links {
@@ -157,6 +161,9 @@ func (e *Endpoint) Apply(c *Credentials, peers []Peer) error {
 			e.links[name] = l
 		}
 		e.adjust(l, p.Address, changed)
+	}
+	if e.o.Handed != nil && c != nil {
+		e.resume(e.o.Handed, time.Now())
 	}
 	e.wake()
 	return nil
@@ -210,7 +217,8 @@ func (e *Endpoint) Refused() uint64 {
 
 // SetKeyLog writes the secrets of all links, those that are there and those to
 // come, to w in the format that tshark reads (NSS key log); nil ends it. Who has
-// them reads everything.
+// them reads everything. Links that were handed over have none until their next
+// handshake.
 func (e *Endpoint) SetKeyLog(w io.Writer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -236,7 +244,7 @@ func (e *Endpoint) Renew() {
 
 // logKeys is called with mu held. A writer that fails is given up.
 func (e *Endpoint) logKeys(a *association) {
-	if e.keyLog != nil {
+	if e.keyLog != nil && a.keyLog != "" {
 		if _, err := io.WriteString(e.keyLog, a.keyLog); err != nil {
 			e.keyLog = nil
 		}

@@ -75,7 +75,8 @@ type association struct {
 	made         time.Time
 	generation   uint64
 	client       bool
-	keyLog       string
+	keyLog       string    // empty when it was taken
+	taken        time.Time // when a former process's; zero = made here
 
 	heard atomic.Bool // opened something since the last tick
 	fresh atomic.Bool // the peer is known to have these keys

@@ -145,10 +145,12 @@ type wire struct {
 	// told is told all events; fixed before the first host.
 	told func(dtls.Event)
 
-	mu     sync.Mutex
-	hosts  map[string]*host
-	log    []sent
-	record bool // keep what is carried and told; fixed before the first host
+	mu    sync.Mutex
+	hosts map[string]*host
+	log   []sent
+	// waiting are datagrams to a host that is between two processes.
+	waiting map[string][]sent
+	record  bool // keep what is carried and told; fixed before the first host
 }
 
 func newWire(t testing.TB) *wire { return &wire{t: t, hosts: map[string]*host{}, record: true} }
@@ -188,6 +190,14 @@ func nameOf(a netip.AddrPort) string {
 // host starts a host, in place of the one of that name.
 func (w *wire) host(name string, o dtls.Options, c *dtls.Credentials, peers ...string) *host {
 	w.t.Helper()
+	h := w.begin(name, o)
+	h.apply(c, peers...)
+	return h
+}
+
+// begin is host without credentials and peers.
+func (w *wire) begin(name string, o dtls.Options) *host {
+	w.t.Helper()
 	h := &host{w: w, name: name, addr: addresses[name], links: map[string]*dtls.Link{}}
 	o.Host = name
 	o.Send = func(to netip.AddrPort, b []byte) error {
@@ -213,7 +223,6 @@ func (w *wire) host(name string, o dtls.Options, c *dtls.Credentials, peers ...s
 	w.mu.Lock()
 	w.hosts[name] = h
 	w.mu.Unlock()
-	h.apply(c, peers...)
 	return h
 }
 
@@ -252,12 +261,7 @@ func (w *wire) carry(s sent, by *host) {
 		out = fate(s)
 	}
 	for _, s := range out {
-		w.mu.Lock()
-		to := w.hosts[s.to]
-		w.mu.Unlock()
-		if to != nil {
-			to.receive(s.from, slices.Clone(s.b))
-		}
+		w.hand(s)
 	}
 }
 
@@ -414,8 +418,12 @@ func (w *wire) delay(d time.Duration) {
 func (w *wire) hand(s sent) {
 	w.mu.Lock()
 	to := w.hosts[s.to]
+	queue, waits := w.waiting[s.to]
+	if waits {
+		w.waiting[s.to] = append(queue, s)
+	}
 	w.mu.Unlock()
-	if to != nil {
+	if to != nil && !waits {
 		to.receive(s.from, slices.Clone(s.b))
 	}
 }

@@ -42,6 +42,7 @@ type Status struct {
 	Sealed      uint64    // records
 	Left        uint64    // records that may still be sealed
 	RekeyAt     uint64    // of Sealed
+	Taken       bool      // a former process has made them, and handed them over
 	// The following are of the link.
 	Handshakes    uint64 // that ended well
 	LastHandshake time.Time
@@ -74,6 +75,7 @@ func (l *Link) status() Status {
 	if a := l.sealing.Load(); a != nil {
 		s.Cipher, s.Epoch, s.Generation, s.Established = a.suite.String(), a.seal.Epoch(), a.generation, a.made
 		s.Sealed, s.Left, s.RekeyAt = a.seal.Sealed(), a.seal.Left(), l.e.o.RekeyRecords
+		s.Taken = !a.taken.IsZero()
 		s.Older = len(l.associations()) - 1
 	}
 	return s
