@@ -29,6 +29,9 @@ type Encryption struct {
 	// Events is told what happened to links, by a goroutine of the tunnel. It
 	// must not call Apply or Close. nil for none.
 	Events func(dtls.Event)
+	// Handed is what Hand of another process's tunnel has returned; the first Apply
+	// clears it. nil for nothing.
+	Handed []byte
 }
 
 // secure is the encrypted side of a tunnel.
@@ -77,7 +80,7 @@ func (t *Tunnel) secureWith(o *Encryption) (*secure, error) {
 	rx.listen = s.listen
 	s.endpoint, err = dtls.New(dtls.Options{
 		Host: o.Host, Send: s.send, Events: func(e dtls.Event) { t.onLink(o, e) },
-		RekeyRecords: o.RekeyRecords, RekeyAfter: o.RekeyAfter,
+		RekeyRecords: o.RekeyRecords, RekeyAfter: o.RekeyAfter, Handed: o.Handed,
 	})
 	return s, err
 }
@@ -300,4 +303,14 @@ func (t *Tunnel) KeyLog(w io.Writer) {
 	if w != nil {
 		t.secure.endpoint.Renew()
 	}
+}
+
+// Hand ends all encrypted links without a word to the peers, and returns what
+// another process needs to go on with them, nil without links. It is secret. The
+// tunnel is to be closed then. See dtls.Endpoint.Hand.
+func (t *Tunnel) Hand() []byte {
+	if t.secure == nil {
+		return nil
+	}
+	return t.secure.endpoint.Hand()
 }

@@ -33,6 +33,16 @@
 // authentic changes no keys and no state: alerts and data in clear are dropped,
 // an alert explains a failure and makes none.
 //
+// # From one process to the next
+//
+// Hand ends all links at once and returns their keys, for the Endpoint of the next
+// process. What a link has sealed and opened by then is counted exactly, whichever
+// goroutine comes late (see package record), so no nonce is used twice and no record
+// taken twice, and the peers notice nothing. The first Apply takes what its peers and
+// credentials still allow, on the word of nobody: certificates are verified anew. A
+// handshake under way is not handed over; one that has ended is, though the peer may
+// not know yet: a client seals with its keys already.
+//
 // # Who is who
 //
 // Certificates: ECDSA on P-256 or P-384, from a CA of ours, valid now, not
