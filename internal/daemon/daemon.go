@@ -50,6 +50,7 @@ type Daemon struct {
 	quit       chan struct{} // closed when another worker takes over
 	upgrading  atomic.Bool   // from the order until it fails: no changes
 	upgraded   atomic.Bool
+	handed     []byte // what the worker before has handed over, while this one starts
 	work       sync.WaitGroup
 
 	// cutsMu guards what is noted of things that mu may not be taken for.

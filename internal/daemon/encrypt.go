@@ -48,7 +48,9 @@ func (d *Daemon) openLinks(l *links) (*tunnel.Encryption, error) {
 	if err != nil {
 		return nil, refusal("tunnel.dtls", err)
 	}
-	return &tunnel.Encryption{Socket: fd, Host: l.host, RekeyRecords: l.records, RekeyAfter: l.after, Events: d.onLink}, nil
+	return &tunnel.Encryption{
+		Socket: fd, Host: l.host, RekeyRecords: l.records, RekeyAfter: l.after, Events: d.onLink, Handed: d.handed,
+	}, nil
 }
 
 // applyHint says what would mend a tunnel's refusal, if that is known.
@@ -81,6 +83,8 @@ func (d *Daemon) onLink(e dtls.Event) {
 	}
 	what, level := "", d.log.Info
 	switch {
+	case now.up && !old.up && e.Taken:
+		what = fmt.Sprintf("encrypted link to %s at %v goes on with the keys of the worker before: %s", e.Peer, e.Address, e.Cipher)
 	case now.up && !old.up:
 		what = fmt.Sprintf("encrypted link to %s at %v is established: %s", e.Peer, e.Address, e.Cipher)
 	case now.up && now.generation != old.generation:

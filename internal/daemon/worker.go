@@ -46,12 +46,18 @@ func Worker(o WorkerOptions) error {
 	if err != nil {
 		return err
 	}
+	var handed []byte
 	if g.Takeover {
-		if err := k.Standby(); err != nil {
+		fd, err := k.Standby(maxHanded)
+		if err != nil {
 			return err
 		}
+		if handed, err = takeHanded(fd); err != nil {
+			o.Log.Warn("encrypted links get new keys", "err", err)
+		}
 	}
-	d, err := start(k, g, o)
+	d, err := start(k, g, o, handed)
+	clear(handed)
 	if err != nil {
 		return abort(k, err)
 	}
@@ -79,8 +85,9 @@ func abort(k *keeper.Client, err error) error {
 	return nil
 }
 
-// start brings everything up to the moment when frames flow.
-func start(k *keeper.Client, g keeper.Greeting, o WorkerOptions) (*Daemon, error) {
+// start brings everything up to the moment when frames flow, encrypted links with
+// what was handed over.
+func start(k *keeper.Client, g keeper.Greeting, o WorkerOptions, handed []byte) (*Daemon, error) {
 	st, saved, err := load(int(g.State.Fd()))
 	if err != nil {
 		return nil, err
@@ -104,7 +111,10 @@ func start(k *keeper.Client, g keeper.Greeting, o WorkerOptions) (*Daemon, error
 	if err != nil {
 		return nil, err
 	}
-	if err := d.adopt(cfg, st, saved); err != nil {
+	d.handed = handed
+	err = d.adopt(cfg, st, saved)
+	d.handed = nil
+	if err != nil {
 		d.close()
 		return nil, err
 	}
@@ -207,7 +217,7 @@ func (d *Daemon) serve(g keeper.Greeting) error {
 		d.log.Warn("api requests were cut off", "err", e)
 	}
 	if d.upgraded.Load() {
-		return errors.Join(err, d.keeper.Quiesced())
+		return errors.Join(err, d.quiesce())
 	}
 	return err
 }

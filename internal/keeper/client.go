@@ -224,16 +224,34 @@ func (c *Client) Upgrade(ctx context.Context) error {
 }
 
 // Standby says that this worker is ready to take over, and blocks until the one
-// before has ended. Read the state file after it has returned, not before.
-func (c *Client) Standby() error {
-	_, err := c.call(request{Op: opStandby}, 0)
-	return err
+// before has ended. Read the state file after it has returned, not before. keys is
+// a descriptor of what that one has given to Quiesced, if it isn't longer than most
+// octets, and belongs to the caller; -1 = nothing came. Nobody else has one.
+func (c *Client) Standby(most int64) (keys int, err error) {
+	a, err := c.call(request{Op: opStandby, Size: most}, -1)
+	if err != nil {
+		return -1, err
+	}
+	if len(a.fds) != 1 {
+		closeAll(a.fds)
+		return -1, nil
+	}
+	return a.fds[0], nil
 }
 
 // Quiesced says that this worker touches no frame and writes no file any more.
-// The caller ends the process next; one that lingers is killed.
-func (c *Client) Quiesced() error {
-	_, err := c.call(request{Op: opQuiesced}, 0)
+// The caller ends the process next; one that lingers is killed. keys is what the
+// next worker is given once this one has ended, -1 = nothing. The keeper doesn't
+// look into it. The descriptor stays the caller's.
+func (c *Client) Quiesced(keys int) error {
+	var fds []int
+	if keys >= 0 {
+		fds = []int{keys}
+	}
+	id, ch, err := c.begin(request{Op: opQuiesced}, fds...)
+	if err == nil {
+		_, err = c.await(id, ch, 0)
+	}
 	return err
 }
 
@@ -256,14 +274,14 @@ func (c *Client) call(r request, n int) (answer, error) {
 	return c.await(id, ch, n)
 }
 
-func (c *Client) begin(r request) (uint64, chan answer, error) {
+func (c *Client) begin(r request, fds ...int) (uint64, chan answer, error) {
 	ch := make(chan answer, 1)
 	c.mu.Lock()
 	c.lastID++
 	r.ID = c.lastID
 	c.pending[r.ID] = ch
 	c.mu.Unlock()
-	if err := send(c.conn, r); err != nil {
+	if err := send(c.conn, r, fds...); err != nil {
 		c.forget(r.ID)
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
 			err = ErrGone

@@ -15,6 +15,9 @@
 // replaced without a link event. Those that Client returns are the caller's.
 // What a capture or a trace asks for (Watch, OpenRaw, Firewall) it doesn't hold:
 // that ends with the worker, and a table of the firewall with its socket.
+// Keys that a worker hands to the next one (Quiesced, Standby) pass through it as a
+// descriptor of sealed memory, which it neither reads nor maps, and which one worker
+// gets: the next, when the former is dead.
 // An interface that doesn't bear our mark is never changed, except that an
 // adopted one is spliced and a device is bound.
 //

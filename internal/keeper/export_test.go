@@ -30,6 +30,12 @@ func (c *Client) Raw(b []byte) error {
 	return err
 }
 
+// RawWith is Raw with descriptors beside it.
+func (c *Client) RawWith(b []byte, fds ...int) error {
+	_, _, err := c.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+	return err
+}
+
 // RawSet sends a request that may lack what its operation needs, and returns the refusal.
 func (c *Client) RawSet(s *SetRequest, p *PortRequest, op string) error {
 	_, err := c.call(request{Op: op, Set: s, Port: p}, -1)

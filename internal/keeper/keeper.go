@@ -257,8 +257,7 @@ func (k *keeper) cleanUp() error {
 		}
 	}
 	if k.upgrade != nil {
-		k.upgrade.fdb.close()
-		closeAll([]int{k.upgrade.exe})
+		k.upgrade.close()
 	}
 	k.fdb.close()
 	k.udp.close()

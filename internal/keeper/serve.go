@@ -28,6 +28,7 @@ func (k *keeper) serve(w *worker, r request, bad error) {
 	}
 	if err != nil {
 		rep, fds = reply{Error: toError(err)}, nil
+		closeAll(r.keys)
 	}
 	rep.ID = r.ID
 	k.answer(w, rep, fds...)
@@ -127,9 +128,9 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 		}
 		return reply{}, nil, nil
 	case opStandby:
-		return k.standby(w, r.ID)
+		return k.standby(w, r)
 	case opQuiesced:
-		return reply{}, nil, k.quiesced(w)
+		return reply{}, nil, k.quiesced(w, r)
 	case opAbort:
 		return reply{}, nil, k.abort(w, r.Error)
 	}
@@ -425,21 +426,25 @@ func (k *keeper) sayReady() error {
 	return nil
 }
 
-func (k *keeper) standby(w *worker, id uint64) (reply, []int, error) {
+func (k *keeper) standby(w *worker, r request) (reply, []int, error) {
 	if w == k.cur {
 		return reply{}, nil, nil
 	}
 	if k.upgrade.standby != 0 {
 		return reply{}, nil, conflict("this worker stands by already")
 	}
-	k.hand(k.upgrade, id)
+	k.upgrade.takes = r.Size
+	k.hand(k.upgrade, r.ID)
 	return reply{}, nil, errLater
 }
 
-func (k *keeper) quiesced(w *worker) error {
-	if k.upgrade == nil || k.upgrade.standby == 0 {
+func (k *keeper) quiesced(w *worker, r request) error {
+	u := k.upgrade
+	if u == nil || u.standby == 0 {
 		return conflict("no worker stands by to take over")
 	}
+	closeAll(u.keys) // of an earlier call
+	u.keys = r.keys
 	k.after(linger, w.kill)
 	return nil
 }

@@ -1,6 +1,10 @@
 package keeper
 
-import "fmt"
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // upgrade is the time in which two workers run. It passes through two phases:
 //
@@ -15,6 +19,35 @@ type upgrade struct {
 	exe     int    // the file that next runs
 	standby uint64 // of next's standby request; 0 in the first phase
 	fdb     memory // what next has asked for in place of k.fdb, if it has
+	keys    []int  // what k.cur has handed over, a descriptor or none: never read or mapped here
+	takes   int64  // octets of it that next takes at most
+}
+
+// keySeals are those of memory that nobody can resize, or seal further: it can be
+// mapped without care, and zeroed.
+const keySeals = unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
+
+// admitKeys returns fds if they are what a worker may send with an operation: one
+// descriptor of sealed memory with the last that it asks for.
+func admitKeys(op string, fds []int) []int {
+	if op == opQuiesced && len(fds) == 1 {
+		if seals, err := unix.FcntlInt(uintptr(fds[0]), unix.F_GET_SEALS, 0); err == nil && seals&keySeals == keySeals {
+			return fds
+		}
+	}
+	discard(fds)
+	return nil
+}
+
+// forNext is what the next worker is given: nothing that is too long for it.
+func (u *upgrade) forNext() []int {
+	for _, fd := range u.keys {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Size < 1 || st.Size > u.takes {
+			return nil
+		}
+	}
+	return u.keys
 }
 
 // begin starts the binary on disk beside the running worker.
@@ -63,7 +96,8 @@ func (k *keeper) promote() {
 		k.fdb = u.fdb
 	}
 	k.log.Info("worker took over", "generation", k.cur.generation)
-	k.answer(k.cur, reply{ID: u.standby})
+	k.answer(k.cur, reply{ID: u.standby}, u.forNext()...)
+	closeAll(u.keys)
 }
 
 // giveUp ends an upgrade. In its first phase the running worker is told why and
@@ -78,6 +112,12 @@ func (k *keeper) giveUp(why string) {
 		}})
 	}
 	u.next.kill()
+	u.close()
+}
+
+// close lets go of what an upgrade holds that comes to nothing.
+func (u *upgrade) close() {
 	u.fdb.close()
 	closeAll([]int{u.exe})
+	closeAll(u.keys)
 }

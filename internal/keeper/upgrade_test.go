@@ -23,7 +23,13 @@ func asked(ctx context.Context, w *worker) <-chan error {
 
 func standby(w *worker) <-chan error {
 	c := make(chan error, 1)
-	go func() { c <- w.Standby() }()
+	go func() {
+		fd, err := w.Standby(0)
+		if err == nil && fd >= 0 {
+			err = errors.New("something was handed over that nobody has asked for")
+		}
+		c <- err
+	}()
 	return c
 }
 
@@ -65,7 +71,7 @@ func TestUpgrade(t *testing.T) {
 	if err := w.RawSet(nil, nil, "standby"); code(err) != keeper.CodeConflict {
 		t.Errorf("second standby: got %v, want a conflict", err)
 	}
-	if err := old.Quiesced(); err != nil {
+	if err := old.Quiesced(-1); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -122,8 +128,8 @@ func refusedWhileTwo(t *testing.T, old, next *worker) {
 	changed.MTU = 1300
 	_, _, open := next.Open(changed)
 	for op, err := range map[string]error{
-		"ready": next.Ready(), "quiesced": next.Quiesced(), "upgrade": next.Upgrade(context.Background()), "change": open,
-		"second upgrade": old.Upgrade(context.Background()), "early quiesced": old.Quiesced(),
+		"ready": next.Ready(), "quiesced": next.Quiesced(-1), "upgrade": next.Upgrade(context.Background()), "change": open,
+		"second upgrade": old.Upgrade(context.Background()), "early quiesced": old.Quiesced(-1),
 	} {
 		if code(err) != keeper.CodeConflict {
 			t.Errorf("%s: got %v, want a conflict", op, err)
@@ -232,7 +238,7 @@ func TestUpgradeDeaths(t *testing.T) {
 		if w = b.next(); w.Takeover {
 			t.Error("got a takeover, want a fresh worker")
 		}
-		if err := w.Standby(); err != nil {
+		if _, err := w.Standby(0); err != nil {
 			t.Errorf("got %v, want that there is nobody to wait for", err)
 		}
 	})

@@ -54,12 +54,13 @@ const (
 	opRule       = "rule"
 )
 
-// request is what a worker sends: one datagram, no descriptors.
+// request is what a worker sends: one datagram, and one descriptor beside it at
+// most, of memory, when it has quiesced.
 type request struct {
 	ID    uint64       `json:"id"`
 	Op    string       `json:"op"`
 	Proto int          `json:"proto,omitempty"` // hello
-	Size  int64        `json:"size,omitempty"`  // fdb: octets
+	Size  int64        `json:"size,omitempty"`  // fdb: octets; standby: what it takes over at most
 	Name  string       `json:"name,omitempty"`  // remove: the port; list: list ports behind this name
 	Names []string     `json:"names,omitempty"` // sweep: ports to keep
 	More  bool         `json:"more,omitempty"`  // sweep: further names follow
@@ -67,6 +68,8 @@ type request struct {
 	UDP   *UDPRequest  `json:"udp,omitempty"`   // udp
 	Set   *SetRequest  `json:"set,omitempty"`   // set
 	Error *Error       `json:"error,omitempty"` // abort
+
+	keys []int // quiesced: what came beside it, one descriptor or none
 
 	Watch      *WatchRequest      `json:"watch,omitempty"`      // watch
 	Interfaces *InterfacesRequest `json:"interfaces,omitempty"` // interfaces
@@ -98,7 +101,10 @@ type reply struct {
 	Rule       *ruleReply      `json:"rule,omitempty"`       // rule
 }
 
-var errTooLong = fmt.Errorf("message is longer than %d octets", maxMessage)
+var (
+	errTooLong = fmt.Errorf("message is longer than %d octets", maxMessage)
+	errLost    = errors.New("descriptors were lost: the limit of open files (RLIMIT_NOFILE) is reached")
+)
 
 // openConn makes a connection of one end of a SOCK_SEQPACKET pair and closes fd.
 func openConn(fd int) (*net.UnixConn, error) {
@@ -137,8 +143,8 @@ func send(c *net.UnixConn, v any, fds ...int) error {
 	return err
 }
 
-// receive reads one datagram into buf. The keeper passes no oob, so that the
-// kernel itself throws away any descriptor that a worker sends.
+// receive reads one datagram into buf, and descriptors by way of oob. With errLost
+// the message is good, and has none.
 func receive(c *net.UnixConn, buf, oob []byte) (msg []byte, fds []int, err error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
 	if err != nil {
@@ -151,12 +157,12 @@ func receive(c *net.UnixConn, buf, oob []byte) (msg []byte, fds []int, err error
 		return nil, nil, err
 	}
 	if flags&unix.MSG_TRUNC != 0 {
-		closeAll(fds)
+		discard(fds)
 		return nil, nil, errTooLong
 	}
-	if len(oob) > 0 && flags&unix.MSG_CTRUNC != 0 {
-		closeAll(fds)
-		return nil, nil, errors.New("descriptors were lost: the limit of open files (RLIMIT_NOFILE) is reached")
+	if flags&unix.MSG_CTRUNC != 0 {
+		discard(fds)
+		return buf[:n], nil, errLost
 	}
 	return buf[:n], fds, nil
 }
@@ -194,6 +200,14 @@ func decode(b []byte) (request, error) {
 		return request{ID: r.ID}, invalid("decode request: more than one document")
 	}
 	return r, nil
+}
+
+// discard closes descriptors that nobody has asked for. The end of a strange file
+// may take its time.
+func discard(fds []int) {
+	if len(fds) > 0 {
+		go closeAll(fds)
+	}
 }
 
 func closeAll(fds []int) {

@@ -104,13 +104,14 @@ func (k *keeper) attend(w *worker) {
 }
 
 func (k *keeper) listen(w *worker) {
-	buf := make([]byte, maxMessage)
+	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
 	for {
-		msg, _, err := receive(w.conn, buf, nil)
-		if err != nil {
+		msg, fds, err := receive(w.conn, buf, oob)
+		if err != nil && err != errLost {
 			return
 		}
 		r, err := decode(msg)
+		r.keys = admitKeys(r.Op, fds)
 		k.post(func() { k.serve(w, r, err) })
 	}
 }
