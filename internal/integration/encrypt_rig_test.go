@@ -89,6 +89,17 @@ func (f *fabric) tap(i int) *tap {
 // hits is how often the text was seen, of how many frames in all.
 func (s *tap) hits(text string) (hits, frames int) {
 	s.t.Helper()
+	s.each(func(b []byte) {
+		s.n++
+		s.seen.Write(b)
+		s.seen.WriteByte('\n')
+	})
+	return bytes.Count(s.seen.Bytes(), []byte(text)), s.n
+}
+
+// each calls f with every frame that was seen since the last call.
+func (s *tap) each(f func(b []byte)) {
+	s.t.Helper()
 	for b := make([]byte, 1<<16); ; {
 		n, _, err := unix.Recvfrom(s.fd, b, 0)
 		if err == unix.EAGAIN {
@@ -97,13 +108,10 @@ func (s *tap) hits(text string) (hits, frames int) {
 		if err != nil && err != unix.ENETDOWN {
 			s.t.Fatalf("watch the underlay: %v", err)
 		}
-		s.n++
-		s.seen.Write(b[:max(n, 0)])
-		s.seen.WriteByte('\n')
+		f(b[:max(n, 0)])
 	}
 	st, err := unix.GetsockoptTpacketStats(s.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil || st.Drops != 0 {
 		s.t.Fatalf("watch the underlay: %d frames missed, error %v", st.Drops, err)
 	}
-	return bytes.Count(s.seen.Bytes(), []byte(text)), s.n
 }
