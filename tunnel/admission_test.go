@@ -143,7 +143,8 @@ func TestAdmission(t *testing.T) {
 	}
 	for _, mode := range []vxlan.Mode{vxlan.DropReserved, vxlan.IgnoreReserved} {
 		t.Run(fmt.Sprint("mode ", mode), func(t *testing.T) {
-			h, q := loopHost(t, func(o *tunnel.Options) { o.Reserved = mode })
+			h, q := loopHost(t, nil)
+			h.reserved = mode
 			h.nets = append(h.nets, tunnel.Network{VID: red, VNI: redVNI}, tunnel.Network{VID: green, VNI: greenVNI, Encrypt: true}, tunnel.Network{VID: gold, VNI: goldVNI, Encrypt: true})
 			p := newVTEP(t, "127.0.0.2:0", h.tun.Listen())
 			h.peer(p.at(), blue, green)

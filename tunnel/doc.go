@@ -54,7 +54,7 @@
 // receiver makes one frame of it again, in the run's own memory, before the switch
 // sees it (offload.Train): one look-up and one write instead of some fifty. Only
 // what Egress.Plan would coalesce is joined, checksums verified, floods never, and
-// nothing at all with Options.NoCoalesce.
+// nothing at all with Spec.NoCoalesce.
 //
 // # Liveness and path MTU
 //

@@ -131,7 +131,7 @@ func (t *Tunnel) Explain(from netip.Addr, datagram []byte, tos uint8, sealed boo
 	c := v.carrier(from.Unmap())
 	if c == nil {
 		x.Refused = frame.UnknownPeer
-		if n := t.exposed(v, datagram); n != nil {
+		if n := v.exposed(datagram); n != nil {
 			x.Refused = frame.PlaintextRefused
 			add(fmt.Sprintf("VNI %v is of an encrypted network", n.VNI), "drop: "+x.Refused.String())
 			return x

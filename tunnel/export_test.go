@@ -6,7 +6,6 @@ import (
 
 	"github.com/tapestry-net/tapestry/internal/udpio"
 	"github.com/tapestry-net/tapestry/switch/frame"
-	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
 // The pure parts, for tests.
@@ -113,9 +112,6 @@ func (t *Tunnel) Assume(id frame.PortID, down bool, inner int) {
 	p.down.Store(down)
 	p.inner.Store(int32(inner))
 }
-
-// Tolerate sets what becomes of reserved bits. No receiver may be at work.
-func (t *Tunnel) Tolerate(m vxlan.Mode) { t.reserved = m }
 
 // AskWith is the datagram of a question, padded to size octets or as long as the
 // text needs.

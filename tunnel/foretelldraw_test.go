@@ -45,10 +45,10 @@ func (o *oracle) configure(t *rapid.T) {
 			o.up = append(o.up, p.ID)
 		}
 	}
-	if err := o.tun.Apply(tunnel.Spec{Networks: o.nets, Peers: o.peers}); err != nil {
+	reserved := rapid.SampledFrom([]vxlan.Mode{vxlan.DropReserved, vxlan.IgnoreReserved}).Draw(t, "tolerate")
+	if err := o.tun.Apply(tunnel.Spec{Networks: o.nets, Peers: o.peers, Reserved: reserved}); err != nil {
 		t.Fatal(err)
 	}
-	o.tun.Tolerate(rapid.SampledFrom([]vxlan.Mode{vxlan.DropReserved, vxlan.IgnoreReserved}).Draw(t, "tolerate"))
 	for _, p := range o.peers {
 		o.tun.Assume(p.ID, rapid.IntRange(0, 7).Draw(t, "down") == 7, rapid.SampledFrom([]int{1450, 1450, 1400, 100}).Draw(t, "path"))
 		s.Ports = append(s.Ports, vswitch.Port{

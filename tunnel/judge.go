@@ -88,7 +88,7 @@ type arrival struct {
 //
 // Hot path: no allocation.
 func (t *Tunnel) arrive(v *view, c *carrier, b []byte, tos uint8, sealed bool) (a arrival, why frame.Reason) {
-	if a.vni, a.inner, why = vxlan.Parse(b, t.reserved); why != frame.ReasonNone {
+	if a.vni, a.inner, why = vxlan.Parse(b, v.reserved); why != frame.ReasonNone {
 		return a, why
 	}
 	a.net = v.network(a.vni)
@@ -119,8 +119,8 @@ func admission(c *carrier, n *network, inner []byte, tos uint8, sealed bool) fra
 // frame of, and nil when it has none: then it is of no concern who sent it.
 //
 // Hot path: no allocation.
-func (t *Tunnel) exposed(v *view, b []byte) *network {
-	vni, _, why := vxlan.Parse(b, t.reserved)
+func (v *view) exposed(b []byte) *network {
+	vni, _, why := vxlan.Parse(b, v.reserved)
 	if why != frame.ReasonNone {
 		return nil
 	}

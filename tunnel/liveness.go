@@ -38,6 +38,7 @@ type tended struct {
 	state     State
 	answering bool // it has answered, and is expected to
 	sealed    bool // it is asked by the link
+	underlay  int  // MTU of the way there as far as this host can tell
 	since     time.Time
 	asked     time.Time // first probe since the last answer, zero = none
 	claimed   time.Time // last frame or first probe of a passive peer that has asked, zero = it has not

@@ -68,14 +68,36 @@ func (p *Peer) floor() (floor, headers int) {
 // begin starts the search for p's path MTU. A peer that answers no probe is
 // taken to get whatever the device lets out, up to the underlay's MTU.
 func (t *Tunnel) begin(p *Peer) {
-	limit := t.o.UnderlayMTU
-	if p.tended.answering {
+	l := &p.tended
+	limit := l.underlay
+	if l.answering {
 		limit = 0
 	}
 	p.reprobe()
 	floor, _ := p.floor()
-	p.tended.search.Start(floor, t.o.UnderlayMTU, limit)
-	p.tended.raise = t.now.Add(raiseEvery * t.o.Interval)
+	l.search.Start(floor, l.underlay, limit)
+	l.raise = t.now.Add(raiseEvery * t.o.Interval)
+}
+
+// resize makes mtu that of the underlay on the way to p. What answers have shown
+// of the path stays until more is shown to pass: only this host's end is known to
+// be wider.
+func (t *Tunnel) resize(p *Peer, mtu int) {
+	l := &p.tended
+	if mtu == l.underlay {
+		return
+	}
+	l.underlay, l.beat = mtu, t.now
+	switch {
+	case l.search.MTU() == 0: // not asked yet
+		p.inner.Store(int32(p.outer().InnerMTU(mtu)))
+	case l.answering && mtu > l.search.MTU():
+		l.raise = time.Time{}
+	default:
+		l.round = round{}
+		t.begin(p)
+		t.settle(p)
+	}
 }
 
 // reprobe lets runs to p leave by UDP_SEGMENT again, should it have been refused:

@@ -131,12 +131,12 @@ func (r *receiver) place(v *view, c *carrier, b *frame.Batch, d *udpio.Datagram,
 	vid, why := frame.VID(0), frame.UnknownPeer
 	if c != nil {
 		vid, why = r.t.admit(v, c, b, datagram, d.TOS, 0, r.opening != nil)
-	} else if n := r.t.exposed(v, datagram); n != nil {
+	} else if n := v.exposed(datagram); n != nil {
 		vid, why = n.VID, frame.PlaintextRefused
 	}
 	if why != frame.ReasonNone {
 		r.refuse(c, d, datagram, vid, why)
-	} else if !r.t.o.NoCoalesce {
+	} else if !v.noCoalesce {
 		r.begin(c, d.TOS, b, datagram, d.Data[:cap(d.Data)][from+vxlan.HeaderLen:])
 	}
 }

@@ -51,6 +51,8 @@ type host struct {
 	nets  []tunnel.Network
 	local vswitch.Port
 	peers []tunnel.PeerSpec
+
+	reserved vxlan.Mode
 }
 
 const (
@@ -121,7 +123,7 @@ func (h *host) peer(at string, vids ...frame.VID) frame.PortID {
 // apply makes tunnel and switch be as the host says.
 func (h *host) apply() {
 	h.t.Helper()
-	if err := h.tun.Apply(tunnel.Spec{Networks: h.nets, Peers: h.peers}); err != nil {
+	if err := h.tun.Apply(tunnel.Spec{Networks: h.nets, Peers: h.peers, Reserved: h.reserved}); err != nil {
 		h.t.Fatal(err)
 	}
 	var spec vswitch.Spec

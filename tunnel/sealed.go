@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,9 +22,6 @@ type Encryption struct {
 	Socket int
 	// Host is this host's name, as peers know it.
 	Host string
-	// RekeyRecords and RekeyAfter are when a link gets new keys; see dtls.Options.
-	RekeyRecords uint64
-	RekeyAfter   time.Duration
 	// Events is told what happened to links, by a goroutine of the tunnel. It
 	// must not call Apply or Close. nil for none.
 	Events func(dtls.Event)
@@ -80,7 +76,7 @@ func (t *Tunnel) secureWith(o *Encryption) (*secure, error) {
 	rx.listen = s.listen
 	s.endpoint, err = dtls.New(dtls.Options{
 		Host: o.Host, Send: s.send, Events: func(e dtls.Event) { t.onLink(o, e) },
-		RekeyRecords: o.RekeyRecords, RekeyAfter: o.RekeyAfter, Handed: o.Handed,
+		Handed: o.Handed,
 	})
 	return s, err
 }
@@ -134,6 +130,7 @@ func (t *Tunnel) linkAll(v *view, s *Spec) error {
 	if err := t.secure.endpoint.Apply(s.Credentials, peers); err != nil {
 		return err
 	}
+	t.secure.endpoint.RekeyAt(s.RekeyRecords, s.RekeyAfter)
 	for _, c := range v.list {
 		if c.encrypts {
 			c.link = t.secure.endpoint.Link(c.peer.name)
@@ -286,7 +283,7 @@ func (r *receiver) openNext(v *view, c *carrier, d *udpio.Datagram, datagram []b
 // Hot path: no allocation while nobody looks.
 func (r *receiver) refuseUnopened(v *view, c *carrier, d *udpio.Datagram, b []byte, why frame.Reason) {
 	vid := frame.VID(0)
-	if n := r.t.exposed(v, b); n != nil {
+	if n := v.exposed(b); n != nil {
 		vid, why = n.VID, frame.PlaintextRefused
 	}
 	r.refuse(c, d, b, vid, why)

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -32,16 +33,10 @@ type Options struct {
 	Open func(udpio.SenderOptions) (fd int, err error)
 	// NoChecksum sends IPv4 datagrams without the outer UDP checksum.
 	NoChecksum bool
-	// NoCoalesce keeps received frames as they came, one for each datagram.
-	NoCoalesce bool
-	// Reserved is what becomes of headers with reserved bits.
-	Reserved vxlan.Mode
 	// Encryption is for encrypted links; nil for none: then nothing of an
 	// encrypted network leaves.
 	Encryption *Encryption
-	// UnderlayMTU is the packet size in octets that the underlay is taken to
-	// carry until probes have shown another; 0 = 1500. A peer that answers no
-	// probe is never sent more.
+	// UnderlayMTU is that of peers that have none of their own; 0 = 1500.
 	UnderlayMTU int
 	// Interval is how often a peer in use is asked whether it is there, and a
 	// third of the time after which a silent one is down; 0 = 1 s. A round trip
@@ -67,6 +62,13 @@ type Spec struct {
 	// Credentials are those of encrypted links; nil for none: then there is no
 	// link.
 	Credentials *dtls.Credentials
+	// RekeyRecords and RekeyAfter are when links get new keys; see dtls.Options.
+	RekeyRecords uint64
+	RekeyAfter   time.Duration
+	// Reserved is what becomes of headers with reserved bits.
+	Reserved vxlan.Mode
+	// NoCoalesce keeps received frames as they came, one for each datagram.
+	NoCoalesce bool
 }
 
 // Network is a network that spans hosts.
@@ -76,6 +78,9 @@ type Network struct {
 	MTU int // octets of L3 packet; 0 = what the path takes
 	// Encrypt closes the network to everything but encrypted links.
 	Encrypt bool
+	// Closed keeps everything in and out, as if there were no such network; but
+	// links that it needs are made, or stay.
+	Closed bool
 	// Addresses are this host's own in the network: ICMP errors come from the
 	// last one of each family.
 	Addresses []netip.Addr
@@ -90,6 +95,10 @@ type PeerSpec struct {
 	// DTLS is the address of its end of the encrypted link, which it has when one
 	// of its networks is encrypted.
 	DTLS netip.AddrPort
+	// UnderlayMTU is the packet size in octets that the underlay is taken to
+	// carry on the way there until probes have shown another; 0 = that of the
+	// Options. A peer that answers no probe is never sent more.
+	UnderlayMTU int
 }
 
 // State is whether a peer is there.
@@ -145,16 +154,15 @@ const (
 
 // Tunnel is one receiving socket and the peers that it hears.
 type Tunnel struct {
-	o        Options
-	reserved vxlan.Mode
-	listen   netip.AddrPort
-	seed     maphash.Seed
-	rx       *receiver
-	inject   *inject.Source
-	pools    [2]*udpio.Pool // IPv4, IPv6
-	view     atomic.Pointer[view]
-	senders  [maxSenders]atomic.Pointer[outlet]
-	secure   *secure // nil = no encrypted links
+	o       Options
+	listen  netip.AddrPort
+	seed    maphash.Seed
+	rx      *receiver
+	inject  *inject.Source
+	pools   [2]*udpio.Pool // IPv4, IPv6
+	view    atomic.Pointer[view]
+	senders [maxSenders]atomic.Pointer[outlet]
+	secure  *secure // nil = no encrypted links
 
 	strangers  counts // refused, of no peer
 	messages   chan heard
@@ -193,7 +201,7 @@ func New(o Options) (*Tunnel, error) {
 		o.UnderlayMTU = 1500
 	}
 	t := &Tunnel{
-		o: o, reserved: o.Reserved, seed: maphash.MakeSeed(),
+		o: o, seed: maphash.MakeSeed(),
 		pools:    [2]*udpio.Pool{udpio.NewPool(), udpio.NewPool()},
 		messages: make(chan heard, maxMessages), quit: make(chan struct{}),
 		spare: make(chan int, maxComplaints), complained: make(chan int, maxComplaints),
@@ -296,8 +304,10 @@ func (t *Tunnel) join(c *carrier, s *PeerSpec) {
 	if p.link.Store(c.link); c.link != nil {
 		p.aim(c.link.Status().Address)
 	}
+	mtu := cmp.Or(s.UnderlayMTU, t.o.UnderlayMTU)
 	d := udpio.NewDest(s.Address)
 	if was := p.dest.Load(); was != nil && was.Addr() == d.Addr() {
+		t.resize(p, mtu)
 		return
 	}
 	if p.t == nil {
@@ -305,8 +315,8 @@ func (t *Tunnel) join(c *carrier, s *PeerSpec) {
 	}
 	p.dest.Store(d)
 	p.down.Store(false)
-	p.tended = tended{since: t.now}
-	p.inner.Store(int32(p.outer().InnerMTU(t.o.UnderlayMTU)))
+	p.tended = tended{since: t.now, underlay: mtu}
+	p.inner.Store(int32(p.outer().InnerMTU(mtu)))
 }
 
 // outer is what the underlay adds to frames that leave in clear.

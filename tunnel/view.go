@@ -19,7 +19,12 @@ type view struct {
 	list  []*carrier     // in the spec's order
 	ports []*Peer        // by port ID
 
-	carried *[64]uint64 // that of the carrier compiled last
+	reserved   vxlan.Mode
+	noCoalesce bool
+
+	// Of compile alone.
+	closed  map[frame.VID]*network // which nets and vnis don't have
+	carried *[64]uint64            // that of the carrier compiled last
 }
 
 // network is a Network ready for use.
@@ -101,7 +106,10 @@ func (v *view) port(id frame.PortID) *Peer {
 
 // compile checks s. The carriers have no peer yet.
 func compile(s Spec) (*view, error) {
-	v := &view{vnis: make([]*network, places(len(s.Networks))), peers: make([]*carrier, places(len(s.Peers)))}
+	v := &view{
+		vnis: make([]*network, places(len(s.Networks))), peers: make([]*carrier, places(len(s.Peers))),
+		reserved: s.Reserved, noCoalesce: s.NoCoalesce, closed: make(map[frame.VID]*network),
+	}
 	for _, n := range s.Networks {
 		if err := v.addNetwork(n); err != nil {
 			return nil, fmt.Errorf("network with VID %d: %w", n.VID, err)
@@ -117,14 +125,27 @@ func compile(s Spec) (*view, error) {
 			return nil, fmt.Errorf("peer %q: %w", p.Name, err)
 		}
 	}
+	v.closed = nil
 	return v, nil
+}
+
+// known is the network of a VID, be it closed; nil when there is none. It is for
+// compile alone.
+func (v *view) known(vid frame.VID) *network {
+	switch n := v.closed[vid]; {
+	case n != nil:
+		return n
+	case vid.Valid():
+		return v.nets[vid]
+	}
+	return nil
 }
 
 func (v *view) addNetwork(n Network) error {
 	switch {
 	case !n.VID.Valid():
 		return errors.New("want a VID of 1 to 4094")
-	case v.nets[n.VID] != nil:
+	case v.known(n.VID) != nil:
 		return errors.New("another network has this VID")
 	case !n.VNI.Valid():
 		return fmt.Errorf("VNI %d: want 1 to %d", n.VNI, vxlan.MaxVNI)
@@ -140,6 +161,10 @@ func (v *view) addNetwork(n Network) error {
 		} else {
 			c.own[1] = a
 		}
+	}
+	if n.Closed {
+		v.closed[n.VID] = c
+		return nil
 	}
 	v.nets[n.VID] = c
 	mask := uint64(len(v.vnis) - 1)
@@ -164,11 +189,12 @@ func (v *view) addPeer(p PeerSpec) error {
 	var nets [64]uint64
 	encrypts, only := false, len(p.VIDs) > 0
 	for _, vid := range p.VIDs {
-		if !vid.Valid() || v.nets[vid] == nil {
+		n := v.known(vid)
+		if n == nil {
 			return fmt.Errorf("VID %d: no network with a VNI has it", vid)
 		}
 		nets[vid>>6] |= 1 << (vid & 63)
-		encrypts, only = encrypts || v.nets[vid].Encrypt, only && v.nets[vid].Encrypt
+		encrypts, only = encrypts || n.Encrypt, only && n.Encrypt
 	}
 	if to := p.DTLS; encrypts && (to.Addr().Unmap() != a || to.Port() == 0) && to.IsValid() {
 		return fmt.Errorf("DTLS address %v: want %v and a port", to, a)

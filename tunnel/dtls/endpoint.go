@@ -242,6 +242,17 @@ func (e *Endpoint) Renew() {
 	e.wake()
 }
 
+// RekeyAt makes new keys be asked for after so many records sealed, or so long,
+// from now on; 0 leaves that as it is. Links go on.
+func (e *Endpoint) RekeyAt(records uint64, after time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	def(&records, e.o.RekeyRecords)
+	def(&after, e.o.RekeyAfter)
+	e.o.RekeyRecords, e.o.RekeyAfter = min(records, e.o.MaxRecords-1), after
+	e.wake()
+}
+
 // logKeys is called with mu held. A writer that fails is given up.
 func (e *Endpoint) logKeys(a *association) {
 	if e.keyLog != nil && a.keyLog != "" {
