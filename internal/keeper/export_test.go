@@ -69,7 +69,7 @@ func NewBench(t testing.TB, dev Devices) *Bench {
 		Stdout: io.Discard, Devices: dev, Log: slog.New(slog.DiscardHandler),
 	}
 	k := &keeper{
-		opts: o, log: o.Log, dev: dev, site: &site{dir: 0, listener: 0}, exe: -1, fdb: noMemory, udp: noSocket, dtls: noSocket, cur: w,
+		opts: o, log: o.Log, dev: dev, site: &site{dir: 0, listener: 0}, exe: -1, fdb: noMemory, cur: w,
 		held: make(map[string]*Held), alive: map[*worker]bool{},
 		events: make(chan func()), ended: make(chan struct{}),
 	}
@@ -77,8 +77,7 @@ func NewBench(t testing.TB, dev Devices) *Bench {
 		theirs.Close()
 		ours.Close()
 		k.fdb.close()
-		k.udp.close()
-		k.dtls.close()
+		k.keepUDP(nil)
 		for name := range k.held {
 			k.drop(name)
 		}

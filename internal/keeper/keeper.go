@@ -74,8 +74,7 @@ type keeper struct {
 	site    *site
 	exe     int // the file that workers are started from
 	fdb     memory
-	udp     udpSocket
-	dtls    udpSocket
+	udp     []udpSocket
 	passing []int // descriptors that the keeper closes once they are sent
 	held    map[string]*Held
 	reserve reserve
@@ -134,7 +133,7 @@ func open(o Options) (*keeper, error) {
 		return nil, errors.Join(err, s.release(false))
 	}
 	k := &keeper{
-		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory, udp: noSocket, dtls: noSocket,
+		opts: o, log: o.Log, dev: o.Devices, site: s, exe: exe, fdb: noMemory,
 		held: make(map[string]*Held), alive: make(map[*worker]bool),
 		events: make(chan func()), ended: make(chan struct{}),
 	}
@@ -260,8 +259,7 @@ func (k *keeper) cleanUp() error {
 		k.upgrade.close()
 	}
 	k.fdb.close()
-	k.udp.close()
-	k.dtls.close()
+	k.keepUDP(nil)
 	closeAll([]int{k.exe})
 	errs = append(errs, k.site.release(k.ready))
 	return errors.Join(errs...)

@@ -67,7 +67,7 @@ func (k *keeper) admit(w *worker, r request) error {
 		}
 	}
 	switch r.Op {
-	case opSet, opRemove, opSweep, opCloseUDP, opReady, opUpgrade, opGiveUp, opQuiesced,
+	case opSet, opRemove, opSweep, opKeepUDP, opReady, opUpgrade, opGiveUp, opQuiesced,
 		opWatch, opInterfaces, opRaw, opDiagnose, opFirewall, opRule:
 		if next {
 			return conflict("a worker that hasn't taken over can't ask for %s", r.Op)
@@ -95,11 +95,8 @@ func (k *keeper) carryOut(w *worker, r request) (reply, []int, error) {
 		return k.openPort(w, r.Port)
 	case opUDP:
 		return k.openUDP(w, r.UDP)
-	case opCloseUDP:
-		k.dtls.close()
-		if r.UDP == nil || !r.UDP.DTLS {
-			k.udp.close()
-		}
+	case opKeepUDP:
+		k.keepUDP(r.Keep)
 		return reply{}, nil, nil
 	case opSet:
 		return k.setPort(r.Set)

@@ -4,18 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/internal/udpio"
 )
 
-// UDPRequest asks for one of the tunnel's sockets. The receiving ones are kept as
-// long as they are asked for at the same address: what arrives waits in them while no
-// worker runs. Sending ones are the worker's alone.
+// UDPRequest asks for one of the tunnel's sockets. The receiving ones are held
+// until a worker that has others in use says so: what arrives waits in them while
+// no worker runs. Sending ones are the worker's alone.
 type UDPRequest struct {
-	Listen netip.AddrPort `json:"listen"`         // valid: a receiving socket; else a sending one
-	DTLS   bool           `json:"dtls,omitempty"` // the receiving socket of encrypted links, which sends too
+	Listen netip.AddrPort `json:"listen"`          // valid: a receiving socket; else a sending one
+	DTLS   bool           `json:"dtls,omitempty"`  // the receiving socket of encrypted links, which sends too
+	Early  bool           `json:"early,omitempty"` // no interface need have the address yet
 
 	Local      netip.Addr `json:"local"`                 // source address; 0.0.0.0 or :: = by route
 	Slot       int        `json:"slot"`                  // of the source port; see udpio.SenderOptions
@@ -41,19 +43,26 @@ func (r *UDPRequest) validate() error {
 	return nil
 }
 
+// maxListening bounds the receiving sockets. A worker that changes both holds
+// four, and its successor, should it die over that, asks for no others.
+const maxListening = 8
+
 // udpSocket is a receiving socket that outlives workers.
 type udpSocket struct {
 	fd     int
 	listen netip.AddrPort
+	dtls   bool
 }
 
-var noSocket = udpSocket{fd: -1}
-
-func (s *udpSocket) close() {
-	if s.fd >= 0 {
+// keepUDP closes the receiving sockets that are none of the two.
+func (k *keeper) keepUDP(u *UDPKeep) {
+	k.udp = slices.DeleteFunc(k.udp, func(s udpSocket) bool {
+		if u != nil && (s.dtls && s.listen == u.DTLS || !s.dtls && s.listen == u.Tunnel) {
+			return false
+		}
 		closeAll([]int{s.fd})
-	}
-	*s = noSocket
+		return true
+	})
 }
 
 // openUDP opens a socket, or finds the receiving one that is held.
@@ -65,24 +74,36 @@ func (k *keeper) openUDP(w *worker, r *UDPRequest) (reply, []int, error) {
 		return reply{}, nil, err
 	}
 	if !r.Listen.IsValid() {
-		fd, err := udpio.OpenSender(udpio.SenderOptions{Local: r.Local, Slot: r.Slot, NoChecksum: r.NoChecksum})
+		fd, err := udpio.OpenSender(udpio.SenderOptions{
+			Local: r.Local, Slot: r.Slot, NoChecksum: r.NoChecksum,
+			Early: slices.ContainsFunc(k.udp, func(s udpSocket) bool { return s.listen.Addr() == r.Local }),
+		})
 		if err != nil {
 			return reply{}, nil, err
 		}
 		k.passing = append(k.passing, fd)
 		return reply{}, []int{fd}, nil
 	}
-	held, open, what := &k.udp, udpio.OpenReceiver, "tunnel listens"
-	if r.DTLS {
-		held, open, what = &k.dtls, udpio.OpenBoth, "encrypted links listen"
-	}
-	if held.fd >= 0 && held.listen == r.Listen {
-		return reply{}, []int{held.fd}, nil
+	return k.listenUDP(w, r)
+}
+
+// listenUDP opens a receiving socket, or finds it. Those that are held stay, at
+// the same port too if need be, until the worker says which it keeps.
+func (k *keeper) listenUDP(w *worker, r *UDPRequest) (reply, []int, error) {
+	var fds []int
+	for _, s := range k.udp {
+		if s.listen == r.Listen && s.dtls == r.DTLS {
+			return reply{}, []int{s.fd}, nil
+		}
+		fds = append(fds, s.fd)
 	}
 	if w != k.cur {
 		return reply{}, nil, conflict("a worker that hasn't taken over can't listen on %v", r.Listen)
 	}
-	fd, err := open(r.Listen)
+	if len(k.udp) >= maxListening {
+		return reply{}, nil, invalid("open udp: %d sockets listen already", len(k.udp))
+	}
+	fd, err := udpio.Open(udpio.ReceiverOptions{Listen: r.Listen, Sends: r.DTLS, Early: r.Early, Beside: fds})
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return reply{}, nil, &Error{
@@ -94,15 +115,18 @@ func (k *keeper) openUDP(w *worker, r *UDPRequest) (reply, []int, error) {
 	case err != nil:
 		return reply{}, nil, err
 	}
-	held.close()
-	*held = udpSocket{fd: fd, listen: r.Listen}
+	k.udp = append(k.udp, udpSocket{fd: fd, listen: r.Listen, dtls: r.DTLS})
+	what := "tunnel listens"
+	if r.DTLS {
+		what = "encrypted links listen"
+	}
 	k.log.Info(what, "address", r.Listen)
 	return reply{}, []int{fd}, nil
 }
 
-// OpenUDP returns a socket of the tunnel. Unless listening is asked for again at
-// the same address, a receiving socket replaces the one of its kind that the
-// keeper holds.
+// OpenUDP returns a socket of the tunnel. A receiving one that the keeper holds at
+// that address is returned again; another one is opened beside those that it
+// holds, until KeepUDP.
 // The code of a refusal is CodeConflict when another program has the address and
 // CodeNotFound when no interface has it.
 func (c *Client) OpenUDP(r UDPRequest) (fd int, err error) {
@@ -113,9 +137,14 @@ func (c *Client) OpenUDP(r UDPRequest) (fd int, err error) {
 	return a.fds[0], nil
 }
 
-// CloseUDP says that no encrypted links listen any more, or, with tunnel, that
-// nothing does.
-func (c *Client) CloseUDP(tunnel bool) error {
-	_, err := c.call(request{Op: opCloseUDP, UDP: &UDPRequest{DTLS: !tunnel}}, 0)
+// UDPKeep is where the tunnel and encrypted links listen; invalid = not at all.
+type UDPKeep struct {
+	Tunnel netip.AddrPort `json:"tunnel"`
+	DTLS   netip.AddrPort `json:"dtls"`
+}
+
+// KeepUDP has the keeper close all receiving sockets but those.
+func (c *Client) KeepUDP(u UDPKeep) error {
+	_, err := c.call(request{Op: opKeepUDP, Keep: &u}, 0)
 	return err
 }

@@ -9,6 +9,59 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// otherAddresses has the worker ask for other addresses than at, whose socket is
+// first: it is held until the worker says that it is not wanted any more.
+func (b *bed) otherAddresses(w *worker, at netip.AddrPort, first uint64) {
+	t := b.t
+	t.Helper()
+	open := func(r keeper.UDPRequest) uint64 {
+		t.Helper()
+		fd, err := w.OpenUDP(r)
+		if err != nil {
+			t.Fatalf("%+v: %v", r, err)
+		}
+		defer unix.Close(fd)
+		return inode(t, fd)
+	}
+	for _, other := range []string{"127.0.0.1:47891", "0.0.0.0:47890", "[::]:47890"} {
+		to := netip.MustParseAddrPort(other)
+		second := open(keeper.UDPRequest{Listen: to})
+		if second == first || open(keeper.UDPRequest{Listen: at}) != first {
+			t.Errorf("%v: want another socket, and the first to be held", to)
+		}
+		if dtls := open(keeper.UDPRequest{Listen: to, DTLS: true}); dtls == second {
+			t.Errorf("%v: encrypted links got the tunnel's socket", to)
+		}
+		if err := w.KeepUDP(keeper.UDPKeep{Tunnel: to}); err != nil {
+			t.Fatal(err)
+		}
+		if open(keeper.UDPRequest{Listen: to}) != second {
+			t.Errorf("%v: the socket that was to be kept has gone", to)
+		}
+		if first = open(keeper.UDPRequest{Listen: at}); first == second {
+			t.Errorf("%v: still at %v", at, to)
+		}
+		if taken, err := udpio.OpenReceiver(at); err == nil {
+			unix.Close(taken)
+			t.Errorf("%v: another program can listen there too", at)
+		}
+		if err := w.KeepUDP(keeper.UDPKeep{Tunnel: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	absent := netip.MustParseAddrPort("192.0.2.77:47890")
+	if early := open(keeper.UDPRequest{Listen: absent, Early: true}); open(keeper.UDPRequest{Listen: absent}) != early {
+		t.Error("an address that may come later: want the same socket again")
+	}
+	open(keeper.UDPRequest{Local: absent.Addr()})
+	if _, err := w.OpenUDP(keeper.UDPRequest{Local: absent.Addr().Next()}); err == nil {
+		t.Error("a sender at an address that nobody has, and where the tunnel doesn't listen")
+	}
+	if err := w.KeepUDP(keeper.UDPKeep{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUDP(t *testing.T) {
 	b := newBed(t)
 	w := b.run()
@@ -69,7 +122,7 @@ func TestUDP(t *testing.T) {
 		if again, err := listen(w, at); err != nil || again != first || open() != held {
 			t.Errorf("the two sockets stand in each other's way: %v, %v", again, err)
 		}
-		if err := w.CloseUDP(false); err != nil {
+		if err := w.KeepUDP(keeper.UDPKeep{Tunnel: at}); err != nil {
 			t.Fatal(err)
 		}
 		if again, err := listen(w, at); err != nil || again != first || open() == held {
@@ -90,17 +143,7 @@ func TestUDP(t *testing.T) {
 			t.Errorf("source port %d, want one of slot 5", p)
 		}
 	})
-	t.Run("another address", func(t *testing.T) {
-		if second, err := listen(w, netip.MustParseAddrPort("127.0.0.1:47891")); err != nil || second == first {
-			t.Errorf("got %v, %v, want another socket", second, err)
-		}
-		if _, err := listen(w, at); err != nil {
-			t.Errorf("back at the first: %v", err)
-		}
-		if err := w.CloseUDP(true); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Run("another address", func(t *testing.T) { b.otherAddresses(w, at, first) })
 	t.Run("refused", func(t *testing.T) {
 		taken, err := udpio.OpenReceiver(at)
 		if err != nil {

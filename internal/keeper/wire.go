@@ -18,7 +18,7 @@ import (
 const (
 	// protocolVersion is raised when a worker could misread what an older keeper
 	// does, or the other way round; an upgrade between the two is then refused.
-	protocolVersion = 1
+	protocolVersion = 2
 	// maxMessage bounds one datagram in octets. It is far below the socket
 	// buffer, so a datagram never waits for more memory than it needs itself.
 	maxMessage = 64 << 10
@@ -33,7 +33,7 @@ const (
 	opFDB      = "fdb"
 	opOpen     = "open"
 	opUDP      = "udp"
-	opCloseUDP = "close_udp"
+	opKeepUDP  = "keep_udp"
 	opSet      = "set"
 	opRemove   = "remove"
 	opList     = "list"
@@ -66,6 +66,7 @@ type request struct {
 	More  bool         `json:"more,omitempty"`  // sweep: further names follow
 	Port  *PortRequest `json:"port,omitempty"`  // open
 	UDP   *UDPRequest  `json:"udp,omitempty"`   // udp
+	Keep  *UDPKeep     `json:"keep,omitempty"`  // keep_udp
 	Set   *SetRequest  `json:"set,omitempty"`   // set
 	Error *Error       `json:"error,omitempty"` // abort
 

@@ -30,33 +30,48 @@ const (
 	stratum = portCount / Slots
 )
 
-// OpenReceiver opens a non-blocking, close-on-exec socket on listen, with all
-// options that a Receiver needs. The unspecified IPv6 address receives IPv4
-// too. Port 0 lets the kernel choose one. A receive buffer above the system's
-// limit needs CAP_NET_ADMIN; without it the buffer is smaller and all else the
-// same.
-func OpenReceiver(listen netip.AddrPort) (fd int, err error) {
-	fd, err = open(listen.Addr(), func(fd int) error { return setUpReceiver(fd, listen) })
+// ReceiverOptions describe a receiving socket.
+type ReceiverOptions struct {
+	Listen netip.AddrPort // the unspecified IPv6 address receives IPv4 too; port 0 lets the kernel choose one
+	// Sends lets a Socket send from it too. What the egress queue drops isn't
+	// reported on it: the error queue, which would tell, would wake who polls the
+	// socket for each ICMP message that anybody forges.
+	Sends bool
+	// Early allows an address that no interface has yet: nothing is received until
+	// one has.
+	Early bool
+	// Beside are sockets of the caller's that may stay where the new one shall
+	// be, as while one takes the place of another. Which of them receives what
+	// both could is the kernel's choice until the others are closed.
+	Beside []int
+}
+
+// Open opens a non-blocking, close-on-exec socket with all options that a
+// Receiver needs. A receive buffer above the system's limit needs CAP_NET_ADMIN;
+// without it the buffer is smaller and all else the same.
+func Open(o ReceiverOptions) (fd int, err error) {
+	fd, err = open(o.Listen.Addr(), func(fd int) error {
+		if o.Sends {
+			if err := set(fd, bothOptions(o.Listen.Addr())...); err != nil {
+				return err
+			}
+		}
+		return setUpReceiver(fd, &o)
+	})
 	if err != nil {
-		return -1, fmt.Errorf("open udp %s: %w", listen, err)
+		return -1, fmt.Errorf("open udp %s: %w", o.Listen, err)
 	}
 	return fd, nil
 }
 
-// OpenBoth opens a socket as OpenReceiver does, which a Socket may send from too.
-// What the egress queue drops isn't reported on it: the error queue, which would
-// tell, would wake who polls the socket for each ICMP message that anybody forges.
+// OpenReceiver opens a socket for a Receiver alone.
+func OpenReceiver(listen netip.AddrPort) (fd int, err error) {
+	return Open(ReceiverOptions{Listen: listen})
+}
+
+// OpenBoth opens a socket for a Receiver that a Socket may send from too.
 func OpenBoth(listen netip.AddrPort) (fd int, err error) {
-	fd, err = open(listen.Addr(), func(fd int) error {
-		if err := set(fd, bothOptions(listen.Addr())...); err != nil {
-			return err
-		}
-		return setUpReceiver(fd, listen)
-	})
-	if err != nil {
-		return -1, fmt.Errorf("open udp %s: %w", listen, err)
-	}
-	return fd, nil
+	return Open(ReceiverOptions{Listen: listen, Sends: true})
 }
 
 // bothOptions are those of a sender that a receiver may have. Options of IPv4 are
@@ -81,6 +96,7 @@ type SenderOptions struct {
 	Local      netip.Addr // source address; 0.0.0.0 or :: = by route; chooses the family
 	Slot       int        // 0 to Slots-1: which stratum of 49152-65535 the source port comes from
 	NoChecksum bool       // outer UDP checksum 0, IPv4 only; UDP_SEGMENT is then not used
+	Early      bool       // no interface need have Local yet
 }
 
 // OpenSender opens a non-blocking, close-on-exec sending socket on a free port
@@ -138,7 +154,7 @@ func set(fd int, options ...option) error {
 	return nil
 }
 
-func setUpReceiver(fd int, listen netip.AddrPort) error {
+func setUpReceiver(fd int, o *ReceiverOptions) error {
 	options := []option{
 		{"receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUF, ReceiveBuffer, true},
 		{"forced receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, ReceiveBuffer, true},
@@ -148,9 +164,9 @@ func setUpReceiver(fd int, listen netip.AddrPort) error {
 		{"IP_RECVTOS", unix.SOL_IP, unix.IP_RECVTOS, 1, false},
 		{"IP_RECVTTL", unix.SOL_IP, unix.IP_RECVTTL, 1, false},
 	}
-	if listen.Addr().Is6() {
+	if o.Listen.Addr().Is6() {
 		v6only := 1
-		if listen.Addr().IsUnspecified() {
+		if o.Listen.Addr().IsUnspecified() {
 			v6only = 0
 		}
 		options = append(options,
@@ -161,10 +177,42 @@ func setUpReceiver(fd int, listen netip.AddrPort) error {
 			option{"UDP_NO_CHECK6_RX", unix.SOL_UDP, unix.UDP_NO_CHECK6_RX, 1, true},
 		)
 	}
+	if o.Early {
+		options = append(options, early(o.Listen.Addr()))
+	}
 	if err := set(fd, options...); err != nil {
 		return err
 	}
-	return bind(fd, listen)
+	err := bind(fd, o.Listen)
+	if errors.Is(err, unix.EADDRINUSE) && len(o.Beside) > 0 {
+		return bindBeside(fd, o.Listen, o.Beside)
+	}
+	return err
+}
+
+// early is the option to bind to an address that no interface has yet.
+func early(a netip.Addr) option {
+	if a.Is6() {
+		return option{"IPV6_FREEBIND", unix.SOL_IPV6, unix.IPV6_FREEBIND, 1, false}
+	}
+	return option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1, false}
+}
+
+// bindBeside binds fd although the sockets others have the same place. The
+// kernel asks for the option when it binds, and of both sides; it is taken back,
+// so that no other program can put itself beside them, nor the kernel share what
+// comes out among them.
+func bindBeside(fd int, to netip.AddrPort, others []int) error {
+	share := func(on int) (err error) {
+		for _, s := range append([]int{fd}, others...) {
+			err = errors.Join(err, set(s, option{"SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, on, false}))
+		}
+		return err
+	}
+	if err := share(1); err != nil {
+		return errors.Join(err, share(0))
+	}
+	return errors.Join(bind(fd, to), share(0))
 }
 
 func setUpSender(fd int, o SenderOptions) error {
@@ -187,6 +235,9 @@ func setUpSender(fd int, o SenderOptions) error {
 			option{"IPV6_MTU_DISCOVER", unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, false},
 			option{"IPV6_UNICAST_HOPS", unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, OuterTTL, false},
 			option{"IPV6_RECVERR", unix.SOL_IPV6, unix.IPV6_RECVERR, 1, false})
+	}
+	if o.Early {
+		options = append(options, early(o.Local))
 	}
 	if o.NoChecksum {
 		options = append(options, option{"SO_NO_CHECK", unix.SOL_SOCKET, unix.SO_NO_CHECK, 1, false})

@@ -1,6 +1,8 @@
 package udpio_test
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -344,5 +346,74 @@ func TestProbe(t *testing.T) {
 	f, err := udpio.Probe()
 	if want := (udpio.Features{Segment: true, GRO: true}); err != nil || f != want {
 		t.Errorf("Probe = %+v, %v; want %+v on Linux 5.0 and later", f, err, want)
+	}
+}
+
+// TestOpenBeside opens sockets where the caller has one, which nobody else can,
+// and hears what comes when the former one is closed.
+func TestOpenBeside(t *testing.T) {
+	first, err := udpio.OpenReceiver(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := udpio.NewReceiver(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	port := r.Addr().Port()
+	for _, at := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("127.0.0.1")} {
+		to := netip.AddrPortFrom(at, port)
+		if fd, err := udpio.OpenReceiver(to); !errors.Is(err, unix.EADDRINUSE) {
+			t.Errorf("%v: opened %d, %v, want it to be taken", to, fd, err)
+		}
+		fd, err := udpio.Open(udpio.ReceiverOptions{Listen: to, Beside: []int{r.FD()}})
+		if err != nil {
+			t.Fatalf("%v: %v", to, err)
+		}
+		next, err := udpio.NewReceiver(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { next.Close() })
+		if fd, err := udpio.OpenReceiver(to); !errors.Is(err, unix.EADDRINUSE) {
+			t.Errorf("%v, with two there: opened %d, %v, want it to be taken", to, fd, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r = next
+		c, err := net.Dial("udp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := c.Write([]byte(to.String())); err != nil {
+			t.Fatal(err)
+		}
+		if in, err := r.Receive(); err != nil || len(in) != 1 || string(in[0].Data) != to.String() {
+			t.Errorf("%v: %d datagrams, %v", to, len(in), err)
+		}
+	}
+}
+
+// TestOpenEarly opens sockets at addresses that nobody has.
+func TestOpenEarly(t *testing.T) {
+	for _, at := range []string{"192.0.2.77:0", "[2001:db8::77]:0"} {
+		to := netip.MustParseAddrPort(at)
+		if fd, err := udpio.OpenReceiver(to); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Errorf("%v: opened %d, %v, want no such address", to, fd, err)
+		}
+		fd, err := udpio.Open(udpio.ReceiverOptions{Listen: to, Early: true})
+		if err != nil {
+			t.Errorf("early: %v", err)
+			continue
+		}
+		unix.Close(fd)
+		if fd, err = udpio.OpenSender(udpio.SenderOptions{Local: to.Addr(), Early: true}); err != nil {
+			t.Errorf("sender: %v", err)
+			continue
+		}
+		unix.Close(fd)
 	}
 }
