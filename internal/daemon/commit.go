@@ -23,6 +23,8 @@ import (
 func (d *Daemon) adopt(cfg *config.Config, st state, saved bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.starting = true
+	defer func() { d.starting = false }()
 	if err := st.assign(cfg); err != nil {
 		return err
 	}
@@ -107,6 +109,7 @@ type change struct {
 	oldState       state
 	oldPorts       map[string]*port
 	oldOwn         []netip.Addr
+	oldWays        map[netip.Addr]int
 	oldCred        *credentials
 	replaced       map[*port]bool // their interfaces have been taken away
 }
@@ -114,7 +117,7 @@ type change struct {
 // rollback brings the former state back. The switch lets go of what is new
 // first: a queue must not be closed while it is polled.
 func (d *Daemon) rollback(c *change) {
-	d.cfg, d.eff, d.st, d.ports, d.own, d.cred = c.oldCfg, c.oldEff, c.oldState, c.oldPorts, c.oldOwn, c.oldCred
+	d.cfg, d.eff, d.st, d.ports, d.own, d.ways, d.cred = c.oldCfg, c.oldEff, c.oldState, c.oldPorts, c.oldOwn, c.oldWays, c.oldCred
 	first := d.enforce()
 	for _, f := range slices.Backward(c.undo) {
 		f()
@@ -157,7 +160,7 @@ func (d *Daemon) commitWith(cfg *config.Config, edit func(*state), read bool) ([
 	}
 	c := &change{
 		cfg: cfg, st: d.st.clone(), oldCfg: d.cfg, oldEff: d.eff, oldState: d.st, oldPorts: d.ports,
-		oldOwn: slices.Clone(d.own), replaced: map[*port]bool{}, oldCred: d.cred,
+		oldOwn: slices.Clone(d.own), replaced: map[*port]bool{}, oldWays: d.ways, oldCred: d.cred,
 	}
 	if err := c.st.assign(cfg); err != nil {
 		return nil, err
@@ -339,11 +342,19 @@ func (d *Daemon) remember(cfg *config.Config, st *state) error {
 // are, and sets the static entries right.
 func (d *Daemon) enforce() error {
 	d.publishNames()
-	if err := d.applySpec(d.ports); err != nil {
+	loosen, err := d.applySpec(d.ports)
+	if err != nil {
 		return fmt.Errorf("switch: %w", err)
 	}
 	d.table.SetLimit(min(d.eff.FDBLimit, d.tableLimit))
-	return d.setStatics()
+	if err := d.setStatics(); err != nil {
+		return err
+	}
+	if err := loosen(); err != nil {
+		return fmt.Errorf("switch: %w", err)
+	}
+	d.keepSockets()
+	return nil
 }
 
 // enforceWithout takes one port's queue from the switch and closes it.
@@ -356,11 +367,12 @@ func (d *Daemon) enforceWithout(name string) error {
 	down := *p
 	down.queue = nil
 	without[name] = &down
-	if err := d.applySpec(without); err != nil {
+	loosen, err := d.applySpec(without)
+	if err != nil {
 		return fmt.Errorf("switch: %w", err)
 	}
 	p.close()
-	return nil
+	return loosen()
 }
 
 // setStatics makes the static entries of the table those of the desired state.
@@ -408,6 +420,7 @@ func (d *Daemon) resolve(cfg *config.Config, st *state) *config.Config {
 	st.VLANs = config.AssignVLANs(cfg, st.VLANs)
 	eff := cfg.Resolved(d.hostname, st.VLANs)
 	d.meetOwn(eff)
+	d.ways = lookUpWays(eff, d.others(eff))
 	d.fitNetworks(cfg, eff)
 	return eff
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/tapestry-net/tapestry/fdb"
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/link"
 	"github.com/tapestry-net/tapestry/internal/tracer"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -71,18 +72,21 @@ type Daemon struct {
 	flapsSeen time.Time
 
 	// mu serialises changes and guards what follows.
-	mu      sync.Mutex
-	cfg     *config.Config // as written
-	eff     *config.Config // with every default filled in
-	st      state
-	ports   map[string]*port
-	looks   int // at the ports' health
-	vtep    *vtep
-	stale   []*vtep      // to be closed when the switch has another spec
-	cred    *credentials // of encrypted links, nil = none
-	credErr error        // why they couldn't be read at the start
-	lists   lists
-	own     []netip.Addr // see meetOwn
+	mu       sync.Mutex
+	cfg      *config.Config // as written
+	eff      *config.Config // with every default filled in
+	st       state
+	ports    map[string]*port
+	looks    int // at the ports' health
+	vtep     *vtep
+	kept     *keeper.UDPKeep    // the sockets that the keeper was last told to keep; nil = it may hold others
+	ways     map[netip.Addr]int // MTUs of the underlay by peer, as last looked up
+	notice   *link.Notice       // of what may change them; nil = none
+	starting bool               // until the first state is in force
+	cred     *credentials       // of encrypted links, nil = none
+	credErr  error              // why they couldn't be read at the start
+	lists    lists
+	own      []netip.Addr       // see meetOwn
 	// refusedBefore is what tunnels refused that are closed, and peerRefused the
 	// part of it that present peers sent.
 	refusedBefore tunnel.Drops

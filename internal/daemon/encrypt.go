@@ -44,13 +44,11 @@ func (d *Daemon) readFirst(cfg *config.Config, saved bool) error {
 
 // openLinks opens what encrypted links need.
 func (d *Daemon) openLinks(l *links) (*tunnel.Encryption, error) {
-	fd, err := d.keeper.OpenUDP(keeper.UDPRequest{Listen: l.listen, DTLS: true})
+	fd, err := d.keeper.OpenUDP(keeper.UDPRequest{Listen: l.listen, DTLS: true, Early: d.starting})
 	if err != nil {
 		return nil, refusal("tunnel.dtls", err)
 	}
-	return &tunnel.Encryption{
-		Socket: fd, Host: l.host, RekeyRecords: l.records, RekeyAfter: l.after, Events: d.onLink, Handed: d.handed,
-	}, nil
+	return &tunnel.Encryption{Socket: fd, Host: l.host, Events: d.onLink, Handed: d.handed}, nil
 }
 
 // applyHint says what would mend a tunnel's refusal, if that is known.

@@ -126,6 +126,7 @@ func (d *Daemon) look() {
 	d.releaseLost()
 	d.lookForOwn()
 	d.lookAtLists(now)
+	d.lookAtUnderlay()
 	d.lookForMissing()
 	var taps, others []*port
 	var fds []int

@@ -17,12 +17,17 @@ func (d *Daemon) others(c *config.Config) []discovery.Peer {
 	if c.Tunnel == nil {
 		return nil
 	}
-	var list []discovery.Peer
+	return discovery.Others(listed(c), c.Host, d.own)
+}
+
+// listed are all hosts in the tunnel's part of c, which has one.
+func listed(c *config.Config) []discovery.Peer {
+	list := make([]discovery.Peer, 0, len(c.Tunnel.Peers))
 	for _, name := range slices.Sorted(maps.Keys(c.Tunnel.Peers)) {
 		p := c.Tunnel.Peers[name]
 		list = append(list, discovery.Peer{Name: name, Address: p.Address.AddrPort(config.DefaultVXLANPort), Networks: p.Networks})
 	}
-	return discovery.Others(list, c.Host, d.own)
+	return list
 }
 
 // meetOwn notes the addresses that this host has now. As long as the tunnel's
@@ -48,30 +53,23 @@ func (d *Daemon) meetOwn(c *config.Config) {
 // than the switch, as from a DHCP server. Without a new address there is nothing
 // to find. The caller holds mu.
 func (d *Daemon) lookForOwn() {
-	t := d.eff.Tunnel
-	if t == nil {
+	if d.eff.Tunnel == nil {
 		return
 	}
-	known := len(d.own)
-	if d.meetOwn(d.eff); len(d.own) == known {
+	known := d.own
+	if d.meetOwn(d.eff); len(d.own) == len(known) {
 		return
 	}
-	had := func(own []netip.Addr) bool {
-		for name, p := range t.Peers {
-			if name == d.eff.Host || slices.Contains(own, p.Address.AddrPort(config.DefaultVXLANPort).Addr()) {
-				return true
-			}
-		}
-		return false
-	}
-	if had(d.own[:known]) || !had(d.own) {
+	now := d.others(d.eff)
+	if len(now) == len(discovery.Others(listed(d.eff), d.eff.Host, known)) {
 		return
 	}
 	if err := d.enforce(); err != nil {
+		d.own = known // to be tried again
 		d.log.Error("leave this host out of its peers", "err", err)
 		return
 	}
-	d.log.Info("this host's own entry is found among the peers", "peers", len(d.others(d.eff)))
+	d.log.Info("an entry of this host is found among the peers", "peers", len(now))
 }
 
 // ownAddresses are those of this host that the tunnel listens on; none when the

@@ -91,7 +91,11 @@ func (d *Daemon) peersStatus(s *api.Status) {
 // narrowPaths names the peers whose path carries less than a network's MTU.
 func narrowPaths(c *config.Config, peers []tunnel.Status, spec tunnel.Spec) []api.Problem {
 	var out []api.Problem
-	for i, p := range peers {
+	carried := map[frame.PortID][]frame.VID{}
+	for _, p := range spec.Peers {
+		carried[p.ID] = p.VIDs
+	}
+	for _, p := range peers {
 		if p.State != tunnel.Up {
 			continue
 		}
@@ -100,7 +104,7 @@ func narrowPaths(c *config.Config, peers []tunnel.Status, spec tunnel.Spec) []ap
 			if n.Encrypt == config.EncryptRequired {
 				carries = p.SealedMTU
 			}
-			if slices.Contains(spec.Peers[i].VIDs, n.VLAN) && n.MTU > carries {
+			if slices.Contains(carried[p.ID], n.VLAN) && n.MTU > carries {
 				out = append(out, api.Problem{
 					What: fmt.Sprintf("the path to peer %s carries packets of %d octets, network %s has MTU %d", p.Name, carries, name, n.MTU),
 					Hint: fmt.Sprintf("raise the underlay's MTU by %d, or set networks.%s.mtu to %d", n.MTU-carries, name, carries),

@@ -1,12 +1,10 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/tapestry-net/tapestry/config"
 	"github.com/tapestry-net/tapestry/fdb"
@@ -19,33 +17,47 @@ import (
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
-// vtep is the running tunnel and what it was opened with.
+// vtep is a tunnel, what it was opened with and what it was told last.
 type vtep struct {
 	*tunnel.Tunnel
 	manner
+	told tunnel.Spec
 }
 
 // manner is what a tunnel can't change while it is open.
 type manner struct {
 	listen     netip.AddrPort
-	reserved   config.Reserved
 	noChecksum bool
-	noCoalesce bool
-	underlay   int // MTU
 	dtls       links
 }
 
 // links is what encrypted links can't change while they are up.
 type links struct {
-	listen  netip.AddrPort // invalid = none
-	host    string
-	records uint64
-	after   time.Duration
+	listen netip.AddrPort // invalid = none
+	host   string
+}
+
+// tell makes the tunnel be as s says.
+func (v *vtep) tell(s tunnel.Spec) error {
+	if err := v.Apply(s); err != nil {
+		return &api.Error{Code: 2, Msg: err.Error(), Hint: applyHint(err)}
+	}
+	v.told = s
+	return nil
 }
 
 // tunnelSpec is what the tunnel is told. c is resolved.
 func (d *Daemon) tunnelSpec(c *config.Config) tunnel.Spec {
-	var s tunnel.Spec
+	s := tunnel.Spec{NoCoalesce: !isOn(c.Offload.Coalesce)}
+	if c.Tunnel == nil {
+		return s
+	}
+	if c.Tunnel.VXLANReserved == config.ReservedIgnore {
+		s.Reserved = vxlan.IgnoreReserved
+	}
+	if l := c.Tunnel.DTLS; l != nil {
+		s.RekeyRecords, s.RekeyAfter = l.Rekey.Records, duration(l.Rekey.After)
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Networks)) {
 		n := c.Networks[name]
 		if n.VNI == 0 {
@@ -59,7 +71,8 @@ func (d *Daemon) tunnelSpec(c *config.Config) tunnel.Spec {
 	for _, p := range d.others(c) {
 		t := tunnel.PeerSpec{
 			ID: d.st.Peers[p.Name], Name: p.Name, Address: p.Address,
-			DTLS: netip.AddrPortFrom(p.Address.Addr(), c.Tunnel.Peers[p.Name].DTLSPort),
+			DTLS:        netip.AddrPortFrom(p.Address.Addr(), c.Tunnel.Peers[p.Name].DTLSPort),
+			UnderlayMTU: d.ways[p.Address.Addr()],
 		}
 		for _, name := range slices.Sorted(maps.Keys(c.Networks)) {
 			if c.Networks[name].VNI != 0 && (len(p.Networks) == 0 || slices.Contains(p.Networks, name)) {
@@ -89,59 +102,47 @@ func hostAddresses(c *config.Config, network string) []netip.Addr {
 	return own
 }
 
-// bringTunnel makes the tunnel be as the desired state says, a new one where its
-// socket or its manner changes. The former one is the caller's to close when the
-// switch has let go of it; nil when it goes on.
-func (d *Daemon) bringTunnel() (former *vtep, err error) {
+// wantedManner is that of the tunnel of the desired state, which has one.
+func (d *Daemon) wantedManner() manner {
 	t := d.eff.Tunnel
-	if t == nil {
-		former, d.vtep = d.vtep, nil
-		if former != nil {
-			err = d.keeper.CloseUDP(true)
-		}
-		return former, err
-	}
-	want := vtep{manner: manner{
-		listen: t.Listen, reserved: t.VXLANReserved, underlay: narrowest(d.others(d.eff)).mtu,
-		noChecksum: !isOn(t.UDPChecksum), noCoalesce: !isOn(d.eff.Offload.Coalesce),
-	}}
+	m := manner{listen: t.Listen, noChecksum: !isOn(t.UDPChecksum)}
 	if l := t.DTLS; l != nil {
-		want.dtls = links{listen: l.Listen, host: d.eff.Host, records: l.Rekey.Records, after: duration(l.Rekey.After)}
+		m.dtls = links{listen: l.Listen, host: d.eff.Host}
 	}
-	if d.vtep == nil || d.vtep.manner != want.manner {
-		if want.Tunnel, err = d.openTunnel(&want); err != nil {
-			return nil, err
-		}
-		former, d.vtep = d.vtep, &want
-		if !want.dtls.listen.IsValid() {
-			if err := d.keeper.CloseUDP(false); err != nil {
-				return former, err
-			}
-		}
-	}
-	if err := d.vtep.Apply(d.tunnelSpec(d.eff)); err != nil {
-		return former, &api.Error{Code: 2, Msg: err.Error(), Hint: applyHint(err)}
-	}
-	return former, nil
+	return m
 }
 
-func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
-	fd, err := d.keeper.OpenUDP(keeper.UDPRequest{Listen: v.listen})
+// wantedTunnel is the tunnel that the desired state needs: the present one, a new
+// one that knows no peer yet, or nil.
+func (d *Daemon) wantedTunnel() (*vtep, error) {
+	if d.eff.Tunnel == nil {
+		return nil, nil
+	}
+	m := d.wantedManner()
+	if d.vtep != nil && d.vtep.manner == m {
+		return d.vtep, nil
+	}
+	t, err := d.openTunnel(&m)
+	if err != nil {
+		return nil, err
+	}
+	return &vtep{Tunnel: t, manner: m}, nil
+}
+
+func (d *Daemon) openTunnel(m *manner) (*tunnel.Tunnel, error) {
+	d.kept = nil // the keeper holds what is opened now besides
+	fd, err := d.keeper.OpenUDP(keeper.UDPRequest{Listen: m.listen, Early: d.starting})
 	if err != nil {
 		return nil, refusal("tunnel", err)
 	}
 	o := tunnel.Options{
-		Socket: fd, NoChecksum: v.noChecksum, NoCoalesce: v.noCoalesce, Events: d.onPeer,
-		Asked: d.tracer.Asked, UnderlayMTU: v.underlay, Observers: &d.observers,
+		Socket: fd, NoChecksum: m.noChecksum, Events: d.onPeer, Asked: d.tracer.Asked, Observers: &d.observers,
 		Open: func(o udpio.SenderOptions) (int, error) {
 			return d.keeper.OpenUDP(keeper.UDPRequest{Local: o.Local, Slot: o.Slot, NoChecksum: o.NoChecksum})
 		},
 	}
-	if v.reserved == config.ReservedIgnore {
-		o.Reserved = vxlan.IgnoreReserved
-	}
-	if v.dtls.listen.IsValid() {
-		if o.Encryption, err = d.openLinks(&v.dtls); err != nil {
+	if m.dtls.listen.IsValid() {
+		if o.Encryption, err = d.openLinks(&m.dtls); err != nil {
 			closeFD(fd)
 			return nil, err
 		}
@@ -154,8 +155,6 @@ func (d *Daemon) openTunnel(v *vtep) (*tunnel.Tunnel, error) {
 		}
 		return nil, fmt.Errorf("tunnel: %w", err)
 	}
-	d.lookForMissing() // the new one may have the same socket
-	d.missing.begin(t.Overflow())
 	return t, nil
 }
 
@@ -182,37 +181,6 @@ func (d *Daemon) onPeer(e tunnel.Event) {
 		d.table.Flush(fdb.Filter{Port: e.ID})
 	}
 	d.tellPeer(e.Status, e.Time)
-}
-
-// applySpec gives the switch its spec with those ports, and the tunnel its own.
-func (d *Daemon) applySpec(ports map[string]*port) error {
-	former, err := d.bringTunnel()
-	if err == nil {
-		s := spec(d.eff, d.st.VLANs, ports)
-		s.Receivers = append(s.Receivers, d.inject)
-		d.addPeers(&s)
-		err = d.sw.Apply(s)
-	}
-	if err != nil {
-		if former != nil {
-			// The switch may still use it: the rollback's own spec comes first.
-			d.stale = append(d.stale, former)
-		}
-		return err
-	}
-	if former != nil {
-		for _, v := range append(d.stale, former) {
-			d.retire(v)
-			err = errors.Join(err, v.Close())
-		}
-		d.stale = nil
-	}
-	d.forgetPeers()
-	if former != nil && d.vtep != nil && d.keys.read() {
-		d.vtep.KeyLog(&d.keys)
-	}
-	maps.DeleteFunc(d.peerRefused, func(id frame.PortID, _ tunnel.Drops) bool { return d.vtep == nil || d.vtep.Peer(id) == nil })
-	return err
 }
 
 // retire keeps what a tunnel has refused that is about to be closed: the

@@ -1,80 +1,64 @@
 package daemon
 
 import (
+	"cmp"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/internal/link"
 	"github.com/tapestry-net/tapestry/switch/frame"
 	"github.com/tapestry-net/tapestry/tunnel/discovery"
 	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
-// underlay is the narrowest way to a peer as far as this host can tell.
-type underlay struct {
-	mtu   int // of the interface; 1500 when there is none
-	inner int // longest inner packet
+// lookUpWays asks the kernel what the underlay carries to each peer, by its route:
+// none for one without a route.
+func lookUpWays(c *config.Config, peers []discovery.Peer) map[netip.Addr]int {
+	if len(peers) == 0 {
+		return nil
+	}
+	to := make([]netip.Addr, len(peers))
+	for i, p := range peers {
+		to[i] = p.Address.Addr().Unmap()
+	}
+	ways, err := link.PathMTUs(c.Tunnel.Listen.Addr(), to)
+	if err != nil {
+		return nil
+	}
+	return ways
 }
 
-// narrowest looks up the interface by which each peer is reached.
-func narrowest(peers []discovery.Peer) underlay {
-	mtus := interfaceMTUs()
-	u := underlay{}
+// narrowest is the longest inner packet that reaches every peer in one piece, as
+// far as this host can tell. The caller holds mu.
+func (d *Daemon) narrowest(peers []discovery.Peer) int {
+	inner := 0
 	for _, p := range peers {
-		link := vxlan.Link{IPv6: p.Address.Addr().Unmap().Is6()}
-		mtu, ok := mtus[source(p.Address)]
-		if !ok {
-			mtu = config.DefaultMTU
-		}
-		if inner := link.InnerMTU(mtu); u.inner == 0 || inner < u.inner {
-			u.inner = inner
-		}
-		if u.mtu == 0 || mtu < u.mtu {
-			u.mtu = mtu
+		a := p.Address.Addr().Unmap()
+		n := vxlan.Link{IPv6: a.Is6()}.InnerMTU(cmp.Or(d.ways[a], config.DefaultMTU))
+		if inner == 0 || n < inner {
+			inner = n
 		}
 	}
-	if u.mtu == 0 {
-		return underlay{mtu: config.DefaultMTU, inner: config.DefaultVXLANMTU}
-	}
-	return u
+	return cmp.Or(inner, config.DefaultVXLANMTU)
 }
 
-// source is the address that the kernel would send from; none without a route.
-func source(to netip.AddrPort) netip.Addr {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to)) // sends nothing
-	if err != nil {
-		return netip.Addr{}
+// lookAtUnderlay tells the tunnel what the underlay carries when that has changed.
+// The caller holds mu.
+func (d *Daemon) lookAtUnderlay() {
+	if d.notice == nil || !d.notice.Changed() || d.vtep == nil {
+		return
 	}
-	defer c.Close()
-	a, ok := c.LocalAddr().(*net.UDPAddr)
-	if !ok {
-		return netip.Addr{}
+	now := lookUpWays(d.eff, d.others(d.eff))
+	if maps.Equal(now, d.ways) {
+		return
 	}
-	return a.AddrPort().Addr().Unmap().WithZone("")
-}
-
-// interfaceMTUs are the MTUs of this namespace's interfaces by their addresses.
-func interfaceMTUs() map[netip.Addr]int {
-	out := map[netip.Addr]int{}
-	list, err := net.Interfaces()
-	if err != nil {
-		return out
+	d.ways = now
+	if err := d.vtep.tell(d.tunnelSpec(d.eff)); err != nil {
+		d.log.Error("tell the tunnel what the underlay carries", "err", err)
 	}
-	for _, i := range list {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				out[p.Addr().Unmap()] = i.MTU
-			}
-		}
-	}
-	return out
 }
 
 // What an interface's MTU can be: the least that IPv4 allows and the longest
@@ -99,7 +83,7 @@ func (d *Daemon) fitNetworks(cfg, eff *config.Config) {
 	if len(open) == 0 {
 		return
 	}
-	inner := min(narrowest(d.others(eff)).inner, maxMTU)
+	inner := min(d.narrowest(d.others(eff)), maxMTU)
 	for _, name := range open {
 		mtu := inner
 		if eff.Networks[name].Encrypt == config.EncryptRequired {

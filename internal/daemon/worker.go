@@ -16,6 +16,7 @@ import (
 	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/internal/journal"
 	"github.com/tapestry-net/tapestry/internal/keeper"
+	"github.com/tapestry-net/tapestry/internal/link"
 	"github.com/tapestry-net/tapestry/internal/tracer"
 	vswitch "github.com/tapestry-net/tapestry/switch"
 	"github.com/tapestry-net/tapestry/switch/frame"
@@ -138,6 +139,10 @@ func build(k *keeper.Client, g keeper.Greeting, o WorkerOptions, cfg *config.Con
 		d.log.Warn("what happens is kept in memory only", "err", err)
 	})
 	d.names.Store(&names{})
+	var err error
+	if d.notice, err = link.OpenNotice(); err != nil {
+		d.log.Warn("changes of the underlay go unnoticed", "err", err)
+	}
 	d.tracer = tracer.New(traced{d}, k, o.Log)
 	eff := cfg.Resolved(d.hostname, nil)
 	if err := d.openTable(eff.FDBLimit); err != nil {
@@ -256,5 +261,8 @@ func (d *Daemon) close() {
 	}
 	d.tracer.Close()
 	d.work.Wait()
+	if d.notice != nil {
+		_ = d.notice.Close() // it held nothing
+	}
 	d.hub.journal.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapestry-net/tapestry/internal/api"
+	"github.com/tapestry-net/tapestry/internal/netns/netnstest"
 )
 
 // sharedKey is a key file of 32 octets.
@@ -62,7 +63,7 @@ func (n *node) refuses(peer, reason string) {
 	})
 }
 
-// tap sees every octet that crosses the underlay interface of one host.
+// tap sees every octet that crosses the interfaces of one namespace.
 type tap struct {
 	t    *testing.T
 	fd   int
@@ -73,16 +74,22 @@ type tap struct {
 // tap watches host i's underlay from now on.
 func (f *fabric) tap(i int) *tap {
 	f.t.Helper()
-	s := &tap{t: f.t, fd: -1}
+	return tapOn(f.t, f.hosts[i-1].underlay)
+}
+
+// tapOn watches all interfaces of a namespace from now on.
+func tapOn(t *testing.T, ns *netnstest.NS) *tap {
+	t.Helper()
+	s := &tap{t: t, fd: -1}
 	all := uint16(unix.ETH_P_ALL)
-	f.hosts[i-1].underlay.Do(func() (err error) {
+	ns.Do(func() (err error) {
 		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all<<8|all>>8))
 		if err == nil {
 			err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
 		}
 		return err
 	})
-	f.t.Cleanup(func() { unix.Close(s.fd) })
+	t.Cleanup(func() { unix.Close(s.fd) })
 	return s
 }
 
