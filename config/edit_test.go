@@ -31,7 +31,7 @@ func TestEdit(t *testing.T) {
 		{"add", "peer", "h3", "address: 192.0.2.3", "+ peer h3: address 192.0.2.3"},
 		{"rm", "peer", "h2", "", "- peer h2"},
 		{"add", "network", "a", "vlan: 10", "networks.a.vlan: VLAN 10 is used already by networks.blue.vlan; each needs its own"},
-		{"add", "peer", "a", "address: 192.0.2.1", "tunnel.peers.a.address: address 192.0.2.1:4789 is used already by tunnel.peers.h2.address; each needs its own"},
+		{"add", "peer", "a", "address: 192.0.2.1", "tunnel.peers.a.address: address 192.0.2.1 is used already by tunnel.peers.h2.address; each needs its own"},
 		{"add", "fdb", "", `{network: red, mac: "02:00:00:00:00:09", port: c2}`, "+ fdb red 02:00:00:00:00:09: port c2"},
 		{"add", "fdb", "", `{network: blue, mac: "02:00:00:00:00:09", port: c2}`, "add fdb entry 02:00:00:00:00:09 in blue: exists already"},
 		{"set", "fdb", "", `{network: blue, mac: "02:00:00:00:00:09", port: c2}`, "~ fdb blue 02:00:00:00:00:09: port c1 → c2"},

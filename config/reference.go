@@ -138,8 +138,8 @@ var tunnelKeys = []Key{
 	{Path: "tunnel.dtls.crl", Type: "file", Default: "none", Doc: "Revoked certificates, PEM."},
 	{Path: "tunnel.dtls.psk_file", Type: "file", Doc: "Shared key instead of certificates: 32 or more random bytes, base64."},
 	{Path: "tunnel.dtls.rekey", Type: "map", Doc: "When a link changes its keys."},
-	{Path: "tunnel.dtls.rekey.records", Type: "number", Default: "1073741824", Unit: "records", Min: 1, Max: 1<<32 - 1, Doc: "After so many records; a key seals at most 2^32."},
-	{Path: "tunnel.dtls.rekey.after", Type: "duration", Default: "12h", Doc: "After so long, 1s or more."},
+	{Path: "tunnel.dtls.rekey.records", Type: "number", Default: "1073741824", Unit: "records", Min: 1, Max: 1 << 31, Doc: "After so many records; a key seals at most 2^32, and the other host may ask later."},
+	{Path: "tunnel.dtls.rekey.after", Type: "duration", Default: "12h", Doc: "After so long, 10s to 168h."},
 }
 
 var routerKeys = []Key{

@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// What new keys may be asked for after. Less than the least leaves no time for the
+// handshake before the old ones end, and keys of more than a week are no new ones.
+const (
+	minRekeyAfter = Duration(10 * time.Second)
+	maxRekeyAfter = Duration(168 * time.Hour)
+)
+
 // maxRouterAddresses bounds the comparison of a router's subnets.
 const maxRouterAddresses = 1024
 
@@ -26,8 +33,47 @@ func (k *checker) tunnel() {
 	}
 	for _, name := range sortedKeys(t.Peers) {
 		path := "tunnel.peers." + segment(name)
-		// This host itself may be listed: one file serves all hosts.
-		k.peer(path, t.Peers[name])
+		p := t.Peers[name]
+		k.peer(path, p)
+		if a := p.Address.AddrPort(DefaultVXLANPort).Addr(); a.IsValid() && !k.isSelf(name, a) {
+			k.reach(path+".address", p, a)
+		}
+	}
+}
+
+// isSelf reports whether a peer is known to be this host itself, which may be
+// listed: one file serves all hosts. It may be so without being known here, by
+// the hostname or an interface's address.
+func (k *checker) isSelf(name string, a netip.Addr) bool {
+	return name == k.c.Host || a == k.c.Tunnel.Listen.Addr()
+}
+
+// reach checks that there is one peer at an address, since what comes from there
+// is told apart by nothing else, and that it can be reached from where this host
+// listens.
+func (k *checker) reach(field string, p *Peer, a netip.Addr) {
+	k.claim(field, "address", a.String(), "peers")
+	t := k.c.Tunnel
+	k.family(field, "tunnel.listen", a, t.Listen, DefaultVXLANPort)
+	if t.DTLS == nil {
+		return
+	}
+	for n, net := range k.c.Networks {
+		if net.Encrypt == EncryptRequired && (len(p.Networks) == 0 || slices.Contains(p.Networks, n)) {
+			k.family(field, "tunnel.dtls.listen", a, t.DTLS.Listen, DefaultDTLSPort)
+			return
+		}
+	}
+}
+
+// family checks that a socket at listen can talk to a.
+func (k *checker) family(field, key string, a netip.Addr, listen netip.AddrPort, port uint16) {
+	if !listen.IsValid() {
+		listen = netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+	}
+	if l := listen.Addr(); a.Is6() && l.Is4() || a.Is4() && l.Is6() && !l.IsUnspecified() {
+		k.fail(field, "%s can't be reached from %s, which is %s; listen on [::]:%d, which does for both families, or name this host with host if it is the peer itself",
+			a, key, listen, listen.Port())
 	}
 }
 
@@ -38,8 +84,6 @@ func (k *checker) peer(path string, p *Peer) {
 		k.fail(path, "has no address; want where the peer listens")
 	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		k.fail(path+".address", "%s is no address of a single host", a)
-	default:
-		k.claim(path+".address", "address", ap.String(), "peers")
 	}
 	seen := make(map[string]bool)
 	for i, n := range p.Networks {
@@ -67,8 +111,8 @@ func (k *checker) dtls(d *DTLS) {
 	if d.Listen.IsValid() && d.Listen.Port() == 0 {
 		k.fail(path+".listen", "%s has no port; write it like 0.0.0.0:4788", d.Listen)
 	}
-	if a := d.Rekey.After; a != nil && *a < Duration(time.Second) {
-		k.fail(path+".rekey.after", "%s is too short; want 1s or more", a)
+	if a := d.Rekey.After; a != nil && (*a < minRekeyAfter || *a > maxRekeyAfter) {
+		k.fail(path+".rekey.after", "%s is out of range; want %s to %s", a, minRekeyAfter, maxRekeyAfter)
 	}
 }
 
