@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tapestry-net/tapestry/config"
+	"github.com/tapestry-net/tapestry/internal/api"
 	"github.com/tapestry-net/tapestry/tunnel/discovery"
 )
 
@@ -70,6 +72,27 @@ func (d *Daemon) lookForOwn() {
 		return
 	}
 	d.log.Info("an entry of this host is found among the peers", "peers", len(now))
+}
+
+// absent names the addresses that are listened on and that no interface has, as
+// before a DHCP server has answered. The caller holds mu.
+func (d *Daemon) absent() []api.Problem {
+	here := ownAddresses(netip.IPv4Unspecified())
+	var out []api.Problem
+	for _, l := range []struct {
+		field string
+		at    netip.AddrPort
+	}{{"tunnel.listen", d.vtep.listen}, {"tunnel.dtls.listen", d.vtep.dtls.listen}} {
+		a := l.at.Addr()
+		if !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || slices.Contains(here, a) {
+			continue
+		}
+		out = append(out, api.Problem{
+			What: fmt.Sprintf("%s: no interface has %v: nothing is heard or sent until one has", l.field, a),
+			Hint: "`ip addr` shows the addresses of this host; it needs no restart when the address comes",
+		})
+	}
+	return out
 }
 
 // ownAddresses are those of this host that the tunnel listens on; none when the

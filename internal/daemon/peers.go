@@ -83,6 +83,7 @@ func (d *Daemon) peersStatus(s *api.Status) {
 			})
 		}
 	}
+	s.Problems = append(s.Problems, d.absent()...)
 	s.Problems = append(s.Problems, d.missing.problems(time.Now())...)
 	s.Problems = append(s.Problems, narrowPaths(d.eff, d.vtep.Status(), d.tunnelSpec(d.eff))...)
 	s.Problems = append(s.Problems, d.linkProblems(d.vtep.Status(), time.Now())...)
