@@ -86,7 +86,7 @@ type Daemon struct {
 	cred     *credentials       // of encrypted links, nil = none
 	credErr  error              // why they couldn't be read at the start
 	lists    lists
-	own      []netip.Addr       // see meetOwn
+	own      []netip.Addr // see meetOwn
 	// refusedBefore is what tunnels refused that are closed, and peerRefused the
 	// part of it that present peers sent.
 	refusedBefore tunnel.Drops

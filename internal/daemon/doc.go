@@ -11,6 +11,10 @@
 // first, saved on disk, put into force, and only then acknowledged. When a step
 // fails the steps before it are undone and the old state stays.
 //
+// What tunnel and switch must agree on changes in three steps (force.go): the
+// tunnel closes the networks concerned, the switch follows, the tunnel opens them.
+// At no moment does a VLAN mean one network here and another one there.
+//
 // # Health
 //
 // A port whose interface or namespace has gone is down, with a reason, and is
