@@ -35,15 +35,27 @@ func TestEveryPairOfPorts(t *testing.T) {
 				continue
 			}
 			t.Run(portKinds[i]+" to "+portKinds[j], func(t *testing.T) {
-				lost := lostSegments(t, a)
-				fullMatter(t, a, b)
-				if d := lostSegments(t, a) - lost; d > 10 {
-					t.Errorf("%d TCP segments lost", d)
-				}
+				fewLost(t, a, 10, func() { fullMatter(t, a, b) })
 			})
 		}
 	}
 	conserved(t, n)
+}
+
+// fewLost demands that e loses at most so many TCP segments in what send does. It
+// is done up to three times: a stall of the machine overflows a queue once, and what
+// is wrong with a port loses segments each time.
+func fewLost(t *testing.T, e *end, most int, send func()) {
+	t.Helper()
+	lost := 0
+	for range 3 {
+		before := lostSegments(t, e)
+		send()
+		if lost = lostSegments(t, e) - before; lost <= most || t.Failed() {
+			return
+		}
+	}
+	t.Errorf("%d TCP segments lost, and too many twice before", lost)
 }
 
 // lostSegments is how many TCP segments the stack of e sent again and whose
@@ -68,9 +80,8 @@ func TestSegmentsAndCoalesces(t *testing.T) {
 		s, _ := n.quiet()
 		return s.Loop
 	}
-	flow := func(from, to *end) (lost int) {
+	flow := func(from, to *end) {
 		t.Helper()
-		before := lostSegments(t, from)
 		for _, addr := range []string{to.v4, to.v6} {
 			r, err := receive(to, addr)
 			if err != nil {
@@ -83,19 +94,14 @@ func TestSegmentsAndCoalesces(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		return lostSegments(t, from) - before
 	}
 	start := loop()
-	if lost := flow(a, b); lost > 2 {
-		t.Errorf("%d TCP segments lost from GSO to plain", lost)
-	}
+	fewLost(t, a, 2, func() { flow(a, b) })
 	cut := loop()
 	if got := cut.Segmented - start.Segmented; got < 100 {
 		t.Errorf("8 MiB from GSO to plain: %d frames cut, want at least 100", got)
 	}
-	if lost := flow(b, a); lost > 2 {
-		t.Errorf("%d TCP segments lost from plain to GSO", lost)
-	}
+	fewLost(t, b, 2, func() { flow(b, a) })
 	if got := loop().Coalesced - cut.Coalesced; got < 1000 {
 		t.Errorf("8 MiB from plain to GSO: %d copies joined, want at least 1000", got)
 	}
