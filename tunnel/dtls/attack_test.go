@@ -60,7 +60,19 @@ func TestStrangersChangeNothing(t *testing.T) {
 		w, a, b := up(t, dtls.Options{})
 		defer w.close()
 		before := b.status("a")
+		// What the library answers with an alert that it seals, once its handshake is over.
+		junk := clearRecord(record.Handshake, 1, 1<<47, []byte{1})
+		fits := clearRecord(record.Handshake, 1, 1<<46, make([]byte, 48))
 		forged := [][]byte{
+			slices.Concat(clearRecord(record.ChangeCipherSpec, 0, 1<<40, []byte{2}), junk),
+			slices.Concat(clearRecord(record.ChangeCipherSpec, 0, 1<<40, nil), fits),
+			slices.Concat(clearRecord(record.ChangeCipherSpec, 0, 1<<41, []byte{1, 1}), fits),
+			slices.Concat(fits, clearRecord(record.ChangeCipherSpec, 0, 1<<42, []byte{0})),
+			slices.Concat(clearRecord(record.ChangeCipherSpec, 1, 1<<43, []byte{0}), fits),
+			slices.Concat(clearRecord(record.Handshake, 0, 1<<44, handshakeMessage(11, 9, []byte{0, 0, 0})), fits),
+			slices.Concat(clearRecord(record.Handshake, 0, 1<<45, handshakeMessage(16, 0, nil)), junk),
+			slices.Concat(clearRecord(record.Alert, 0, 1<<46, []byte{2, 0}), fits),
+			slices.Concat(clearRecord(record.ApplicationData, 0, 1<<46, []byte(canary)), fits),
 			clearRecord(record.Alert, 0, 9, []byte{2, 40}),
 			clearRecord(record.Alert, 0, 10, []byte{1, 0}),
 			clearRecord(record.Alert, 1, 1<<40, bytes.Repeat([]byte{0}, 26)),

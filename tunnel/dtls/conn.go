@@ -37,6 +37,7 @@ type conn struct {
 	muted    bool     // nothing leaves any more
 	once     bool     // what has left in clear is not repeated
 	flights  int      // datagrams that have left since the cookie came back
+	ended    bool     // a server's: only the last flight is repeated
 	left     int      // sealed datagrams that may still leave; -1 = any
 	received int      // octets
 	sent     int      // octets
@@ -56,11 +57,12 @@ func newConn(client bool, remote netip.AddrPort, send func([]byte) error) *conn 
 // feed gives the handshake what it takes of datagram b. What doesn't fit is as
 // good as lost on the way.
 func (c *conn) feed(b []byte) {
-	mine := forHandshake(b, c.client)
+	c.mu.Lock()
+	mine := c.takes(b)
 	if len(mine) == 0 {
+		c.mu.Unlock()
 		return
 	}
-	c.mu.Lock()
 	c.received += len(b)
 	ok := c.received <= maxOctets
 	c.finished = c.finished || holdsFinished(mine)
@@ -72,6 +74,14 @@ func (c *conn) feed(b []byte) {
 	case c.in <- mine:
 	default:
 	}
+}
+
+// takes copies what the handshake takes of datagram b. c.mu is held.
+func (c *conn) takes(b []byte) []byte {
+	if c.ended {
+		return forLastFlight(b)
+	}
+	return forHandshake(b, c.client)
 }
 
 // Read waits for the next datagram.
@@ -105,6 +115,8 @@ func (c *conn) allows(b []byte) bool {
 	switch {
 	case c.muted || c.closed:
 		return false
+	case sealsOther(b):
+		return false // an alert, which would have one of our numbers
 	case c.once && !sealed:
 		return false
 	case !c.proven && c.sent+len(b) > c.received:
@@ -173,11 +185,12 @@ func (c *conn) sealed() bool {
 	return c.finished
 }
 
-// linger lets only so many repetitions of the last flight leave.
+// linger lets only so many repetitions of the last flight leave, and nothing come
+// but what asks for them.
 func (c *conn) linger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.left, c.received = maxLinger, 0
+	c.ended, c.left, c.received = true, maxLinger, 0
 }
 
 // mute lets nothing leave any more.

@@ -34,6 +34,33 @@ func TestNoNonceOfOurs(t *testing.T) {
 	}
 }
 
+// TestSealsNothingElse lets no sealed record of the library leave but those of a
+// handshake, in any state: an alert or data would have a number of ours.
+func TestSealsNothingElse(t *testing.T) {
+	for _, client := range []bool{true, false} {
+		var left [][]byte
+		w := dtls.NewWire(client, func(b []byte) error { left = append(left, b); return nil })
+		write := func() {
+			t.Helper()
+			for _, typ := range []record.Type{record.ChangeCipherSpec, record.Alert, record.ApplicationData} {
+				b := clearRecord(typ, 1, 5, binary.BigEndian.AppendUint64(nil, 7<<56))
+				for _, b := range [][]byte{b, append(bytes.Clone(b), sealedFinished(6, 8)...), append(sealedFinished(7, 9), b...)} {
+					if _, err := w.Write(b); err != nil || len(left) > 0 {
+						t.Fatalf("client %v: %v, %x left", client, err, left)
+					}
+				}
+			}
+		}
+		w.Feed(forgedHello(0, 0xfefd, 1, nil, 0xc02b))
+		write()
+		w.Prove()
+		write()
+		w.Linger()
+		w.Release()
+		write()
+	}
+}
+
 // TestServerPaysBack lets no more octets leave than have come, until the cookie is
 // back, and the last flight not before the keys are in use, and not for ever.
 func TestServerPaysBack(t *testing.T) {

@@ -2,6 +2,7 @@ package dtls
 
 import (
 	"encoding/binary"
+	"iter"
 
 	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 )
@@ -35,6 +36,17 @@ func expects(client bool, m message) bool {
 // handshakeHeaderLen is type, length, sequence, fragment offset and fragment
 // length (RFC 6347 clause 4.2.2).
 const handshakeHeaderLen = 12
+
+const (
+	// firstVersion may stand in a client's first record: DTLS 1.0 (RFC 6347 clause
+	// 4.2.1).
+	firstVersion = 0xfeff
+	// finishedLen is the length of a sealed Finished: 12 octets of verify_data (RFC
+	// 5246 clause 7.4.9), which nobody sends in fragments.
+	finishedLen = record.NonceLen + handshakeHeaderLen + 12 + record.TagLen
+	// maxMessages is more than one side's messages in a handshake.
+	maxMessages = 16
+)
 
 // hello is what tells one ClientHello from another.
 type hello struct {
@@ -87,29 +99,78 @@ func parseVerify(b []byte) (cookie string, ok bool) {
 // forHandshake copies those records of datagram b that the handshake of a client,
 // or of a server, takes: its messages, the change of the cipher, the Finished
 // sealed with the new keys. Nothing else ever reaches the library: no alert and
-// no data, whatever the epoch.
+// no data, whatever the epoch, and nothing that it would answer with an alert
+// because it can't be read.
 func forHandshake(b []byte, client bool) (out []byte) {
-	for len(b) > 0 {
-		h, ok := record.Parse(b)
-		if !ok {
-			return out
-		}
-		whole := b[:record.HeaderLen+h.Length]
-		b = b[len(whole):]
-		switch {
-		case h.Epoch > 1:
-		case h.Type == record.ChangeCipherSpec && h.Epoch == 0,
-			h.Type == record.Handshake && h.Epoch == 1,
-			h.Type == record.Handshake && h.Length > 0 && expects(client, message(whole[record.HeaderLen])):
-			out = append(out, whole...)
+	for h, r := range records(b) {
+		if isPart(h, r[record.HeaderLen:], client) {
+			out = append(out, r...)
 		}
 	}
 	return out
 }
 
-// holdsFinished reports whether datagram b has a sealed handshake record.
+// forLastFlight copies those records of datagram b that a server takes whose
+// handshake has ended: the client's sealed Finished, to which it repeats its own.
+func forLastFlight(b []byte) (out []byte) {
+	for h, r := range records(b) {
+		if isFinished(h) {
+			out = append(out, r...)
+		}
+	}
+	return out
+}
+
+// isPart reports whether a record may be part of a handshake under way.
+func isPart(h record.Header, body []byte, client bool) bool {
+	switch {
+	case h.Version != record.Version && h.Version != firstVersion:
+		return false
+	case h.Type == record.ChangeCipherSpec:
+		return h.Epoch == 0 && len(body) == 1 && body[0] == 1
+	case h.Type == record.Handshake && h.Epoch == 0:
+		return areMessages(body, client)
+	}
+	return isFinished(h)
+}
+
+// areMessages reports whether b is messages, or fragments of them, that a client,
+// or a server, takes. Everything read is behind a check of what is left.
+func areMessages(b []byte, client bool) bool {
+	if len(b) == 0 {
+		return false
+	}
+	for len(b) > 0 {
+		if len(b) < handshakeHeaderLen {
+			return false
+		}
+		length, number, offset, n := uint24(b[1:]), binary.BigEndian.Uint16(b[4:]), uint24(b[6:]), uint24(b[9:])
+		if !expects(client, message(b[0])) || number >= maxMessages || length > maxOctets || offset+n > length ||
+			n > len(b)-handshakeHeaderLen {
+			return false
+		}
+		b = b[handshakeHeaderLen+n:]
+	}
+	return true
+}
+
+// uint24 reads the first three octets of b.
+func uint24(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
+
+// isFinished reports whether a record has the size and place of a sealed Finished.
+func isFinished(h record.Header) bool {
+	return h.Epoch == 1 && h.Type == record.Handshake && h.Length == finishedLen && h.Version == record.Version
+}
+
+// holdsFinished reports whether datagram b has a sealed Finished.
 func holdsFinished(b []byte) bool {
-	return someRecord(b, func(h record.Header, _ []byte) bool { return h.Epoch == 1 && h.Type == record.Handshake })
+	return someRecord(b, func(h record.Header, _ []byte) bool { return isFinished(h) })
+}
+
+// sealsOther reports whether datagram b, of the library's making, has a record of
+// an epoch that is ours, and that isn't a Finished.
+func sealsOther(b []byte) bool {
+	return someRecord(b, func(h record.Header, _ []byte) bool { return h.Epoch > 0 && !isFinished(h) })
 }
 
 // clashes reports whether datagram b, of the library's making, has a record whose
@@ -123,17 +184,25 @@ func clashes(b []byte) bool {
 
 // someRecord reports whether f is true of one of b's records.
 func someRecord(b []byte, f func(h record.Header, r []byte) bool) bool {
-	for len(b) > 0 {
-		h, ok := record.Parse(b)
-		if !ok {
-			return false
-		}
-		if f(h, b) {
+	for h, r := range records(b) {
+		if f(h, r) {
 			return true
 		}
-		b = b[record.HeaderLen+h.Length:]
 	}
 	return false
+}
+
+// records are those of datagram b with their headers, up to what isn't a whole one.
+func records(b []byte) iter.Seq2[record.Header, []byte] {
+	return func(yield func(record.Header, []byte) bool) {
+		for len(b) > 0 {
+			h, ok := record.Parse(b)
+			if !ok || !yield(h, b[:record.HeaderLen+h.Length]) {
+				return
+			}
+			b = b[record.HeaderLen+h.Length:]
+		}
+	}
 }
 
 // alert is level and description of an alert (RFC 5246 clause 7.2).
