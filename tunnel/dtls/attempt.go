@@ -2,7 +2,6 @@ package dtls
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -325,16 +324,4 @@ func (l *Link) renew(now time.Time) {
 	}
 	l.e.underWay[1]++
 	l.client = l.begin(true, l.address, nil)
-}
-
-// expiry is when the first certificate of a chain that was found good expires.
-func expiry(raw [][]byte) (time.Time, error) {
-	if len(raw) == 0 {
-		return time.Time{}, refusal{NoCertificate, ""}
-	}
-	c, err := x509.ParseCertificate(raw[0])
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read the peer's certificate: %w", err)
-	}
-	return c.NotAfter, nil
 }

@@ -170,16 +170,16 @@ func (c *Credentials) same(d *Credentials) bool {
 }
 
 // verify checks a peer's certificates as they came, its own first: chain, time,
-// purpose, key, name and revocation, in both roles.
-func (c *Credentials) verify(raw [][]byte, peer string, now time.Time) error {
+// purpose, key, name and revocation, in both roles. It returns until when they are
+// good: when the first certificate of a chain expires, of the chain that lasts.
+func (c *Credentials) verify(raw [][]byte, peer string, now time.Time) (until time.Time, err error) {
 	if len(raw) == 0 {
-		return refusal{NoCertificate, "the peer showed none"}
+		return until, refusal{NoCertificate, "the peer showed none"}
 	}
 	certs := make([]*x509.Certificate, len(raw))
 	for i, der := range raw {
-		var err error
 		if certs[i], err = x509.ParseCertificate(der); err != nil {
-			return refusal{WrongCA, err.Error()}
+			return until, refusal{WrongCA, err.Error()}
 		}
 	}
 	leaf := certs[0]
@@ -192,18 +192,28 @@ func (c *Credentials) verify(raw [][]byte, peer string, now time.Time) error {
 	}
 	chains, err := leaf.Verify(o)
 	if err != nil {
-		return classifyCertificate(err)
+		return until, classifyCertificate(err)
 	}
-	if !slices.ContainsFunc(chains, c.unrevoked) {
-		return refusal{Revoked, fmt.Sprintf("serial %v", leaf.SerialNumber)}
+	for _, chain := range chains {
+		if ends := expiry(chain); c.unrevoked(chain) && ends.After(until) {
+			until = ends
+		}
 	}
-	if !strongKey(leaf) {
-		return refusal{WeakKey, fmt.Sprintf("%v", leaf.PublicKeyAlgorithm)}
+	switch {
+	case until.IsZero():
+		return until, refusal{Revoked, fmt.Sprintf("serial %v", leaf.SerialNumber)}
+	case !strongKey(leaf):
+		return until, refusal{WeakKey, fmt.Sprintf("%v", leaf.PublicKeyAlgorithm)}
+	case !named(leaf, peer):
+		return until, refusal{WrongName, fmt.Sprintf("it is for %q, and the peer is %q", leaf.DNSNames, peer)}
 	}
-	if !named(leaf, peer) {
-		return refusal{WrongName, fmt.Sprintf("it is for %q, and the peer is %q", leaf.DNSNames, peer)}
-	}
-	return nil
+	return until, nil
+}
+
+// expiry is when the first certificate of a chain expires.
+func expiry(chain []*x509.Certificate) time.Time {
+	first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	return first.NotAfter
 }
 
 // unrevoked reports whether no certificate of a chain, nor its key, is on a list.

@@ -193,7 +193,8 @@ func (e *Endpoint) adjust(l *Link, address netip.AddrPort, changed bool) {
 		if !a.cred.same(e.cred) {
 			l.drop(a, Withdrawn, "the credentials changed")
 		} else if e.cred.key == nil {
-			if err := e.cred.verify(a.certificates, l.name, time.Now()); err != nil {
+			var err error
+			if a.expires, err = e.cred.verify(a.certificates, l.name, time.Now()); err != nil {
 				r := classify(err)
 				l.drop(a, r.Reason, r.detail)
 			}
@@ -370,12 +371,12 @@ func (e *Endpoint) associate(a *attempt, g *agreed, now time.Time) (*association
 	}
 	as := &association{
 		suite: g.secrets.Suite, seal: s, open: o, remote: a.conn.remote, cred: a.cred,
-		certificates: g.certificates, made: now, last: now, client: a.conn.client,
+		certificates: g.certificates, expires: g.expires, made: now, last: now, client: a.conn.client,
 		keyLog: fmt.Sprintf("CLIENT_RANDOM %x %x\n", g.secrets.ClientRandom, g.secrets.Master),
 	}
 	clear(g.secrets.Master)
-	if a.cred.key == nil {
-		as.expires, err = expiry(g.certificates)
+	if a.cred.key == nil && as.expires.IsZero() {
+		return nil, refusal{NoCertificate, ""}
 	}
-	return as, err
+	return as, nil
 }

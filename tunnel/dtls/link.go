@@ -70,8 +70,8 @@ type association struct {
 	open         *record.Opener
 	remote       netip.AddrPort
 	cred         *Credentials
-	certificates [][]byte // the peer's
-	expires      time.Time
+	certificates [][]byte  // the peer's
+	expires      time.Time // Endpoint.mu; zero with a shared key
 	made         time.Time
 	generation   uint64
 	client       bool

@@ -36,8 +36,9 @@ type parties struct {
 // agreed is what came of a handshake.
 type agreed struct {
 	secrets      record.Secrets
-	next         uint64   // first sequence number that is ours
-	certificates [][]byte // the peer's, as they came
+	next         uint64    // first sequence number that is ours
+	certificates [][]byte  // the peer's, as they came
+	expires      time.Time // when they do, zero with a shared key
 	// end lets go of a server's memory of its last flight.
 	end func()
 }
@@ -50,7 +51,8 @@ func shake(ctx context.Context, c *conn, p parties) (*agreed, error) {
 	if c.client {
 		begin = piondtls.ClientWithContext
 	}
-	d, err := begin(ctx, c, p.config(c.client))
+	var expires time.Time
+	d, err := begin(ctx, c, p.config(c.client, &expires))
 	if err != nil {
 		c.mute()
 		_ = c.Close()
@@ -62,6 +64,9 @@ func shake(ctx context.Context, c *conn, p parties) (*agreed, error) {
 		c.linger()
 	}
 	a, err := export(d)
+	if err == nil {
+		a.expires = expires
+	}
 	if err != nil || c.client {
 		c.mute()
 		_ = d.Close()
@@ -76,8 +81,9 @@ func shake(ctx context.Context, c *conn, p parties) (*agreed, error) {
 }
 
 // config is what we ask of a peer. No suite with ECDHE_PSK is ever among them: a
-// malformed key exchange of it ends the process (CVE-2026-54908).
-func (p parties) config(client bool) *piondtls.Config {
+// malformed key exchange of it ends the process (CVE-2026-54908). When the peer's
+// certificates expire is left in expires.
+func (p parties) config(client bool, expires *time.Time) *piondtls.Config {
 	c := &piondtls.Config{
 		ExtendedMasterSecret: piondtls.RequireExtendedMasterSecret, // the keys depend on all that was said
 		MTU:                  handshakeMTU,
@@ -103,8 +109,9 @@ func (p parties) config(client bool) *piondtls.Config {
 	c.Certificates = []tls.Certificate{p.cred.cert}
 	c.ClientAuth = piondtls.RequireAndVerifyClientCert
 	c.RootCAs, c.ClientCAs = p.cred.roots, p.cred.roots
-	c.VerifyConnection = func(s *piondtls.State) error {
-		return p.cred.verify(s.PeerCertificates, p.peer, time.Now())
+	c.VerifyConnection = func(s *piondtls.State) (err error) {
+		*expires, err = p.cred.verify(s.PeerCertificates, p.peer, time.Now())
+		return err
 	}
 	return c
 }

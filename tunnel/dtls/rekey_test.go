@@ -248,21 +248,64 @@ func TestCredentialsChange(t *testing.T) {
 	})
 }
 
-// TestExpiresInUse lets a certificate expire while the link is up.
+// TestExpiresInUse lets a certificate expire while the link is up: the peer's own,
+// one above it, or the CA's.
 func TestExpiresInUse(t *testing.T) {
+	for name, credentials := range map[string]func(c *ca) (a, b *dtls.Credentials){
+		"the peer's": func(c *ca) (a, b *dtls.Credentials) {
+			return c.credentials("a"), c.credentialsWith("b", nil, expiresIn(time.Minute))
+		},
+		"an intermediate": func(c *ca) (a, b *dtls.Credentials) {
+			below := c.under(time.Minute)
+			cert, key := below.issue("b", nil)
+			return c.credentials("a"), must(c.t)(dtls.Certificates(append(cert, below.pem()...), key, c.pem(), nil))
+		},
+		"the CA's": func(c *ca) (a, b *dtls.Credentials) {
+			cert, key := c.issue("a", nil)
+			return must(c.t)(dtls.Certificates(cert, key, c.again(time.Minute).pem(), nil)), c.credentials("b")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWire(t)
+				defer w.close()
+				ca, cb := credentials(newCA(t))
+				a := w.host("a", dtls.Options{}, ca, "b")
+				b := w.host("b", dtls.Options{}, cb, "a")
+				settle(2 * time.Second)
+				talk(t, a, b)
+				settle(time.Minute)
+				if a.say("b", "x") || !a.failures("b")[dtls.Expired] {
+					t.Errorf("expired, and up: %+v", a.status("b"))
+				}
+				w.noLeaks()
+			})
+		})
+	}
+}
+
+// TestLivesLonger renews a CA's certificate while a link is up that the former one
+// would end: it goes on.
+func TestLivesLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t)
 		defer w.close()
 		c := newCA(t)
-		a := w.host("a", dtls.Options{}, c.credentials("a"), "b")
-		b := w.host("b", dtls.Options{}, c.credentialsWith("b", nil, expiresIn(time.Minute)), "a")
+		cert, key := c.issue("a", nil)
+		a := w.host("a", dtls.Options{}, must(t)(dtls.Certificates(cert, key, c.again(time.Minute).pem(), nil)), "b")
+		b := w.host("b", dtls.Options{}, c.credentials("b"), "a")
 		settle(2 * time.Second)
 		talk(t, a, b)
-		settle(time.Minute)
-		if a.say("b", "x") || a.status("b").Failure.Reason != dtls.Expired {
+		a.apply(must(t)(dtls.Certificates(cert, key, append(c.again(time.Minute).pem(), c.again(10*time.Minute).pem()...), nil)), "b")
+		settle(2 * time.Minute)
+		talk(t, a, b)
+		if s := a.status("b"); s.Generation != 1 {
+			t.Errorf("another link: %+v", s)
+		}
+		settle(10 * time.Minute)
+		if a.say("b", "x") {
 			t.Errorf("expired, and up: %+v", a.status("b"))
 		}
-		w.noLeaks()
 	})
 }
 

@@ -31,19 +31,47 @@ type ca struct {
 func newCA(t testing.TB) *ca {
 	t.Helper()
 	c := &ca{t: t, key: newKey(t, elliptic.P256()), next: 100}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: now().Add(-time.Hour), NotAfter: now().Add(1000 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	return c.again(1000 * time.Hour)
+}
+
+// again is the same CA with a certificate that lives as long as d.
+func (c *ca) again(d time.Duration) *ca {
+	c.t.Helper()
+	again := *c
+	again.certify(c.template("test CA", d), &again)
+	return &again
+}
+
+// under is a CA below c that lives as long as d.
+func (c *ca) under(d time.Duration) *ca {
+	c.t.Helper()
+	below := &ca{t: c.t, key: newKey(c.t, elliptic.P256()), next: 200}
+	below.certify(c.template("test CA below", d), c)
+	return below
+}
+
+func (c *ca) template(name string, d time.Duration) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: now().Add(-time.Hour), NotAfter: now().Add(d), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &c.key.PublicKey, c.key)
+}
+
+// certify makes c's own certificate, signed by another CA or itself.
+func (c *ca) certify(tmpl *x509.Certificate, by *ca) {
+	c.t.Helper()
+	parent := by.cert
+	if by == c {
+		parent = tmpl
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &c.key.PublicKey, by.key)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	if c.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	return c
 }
 
 // now is the time that handshakes go by: inside a bubble not the wall clock's.
