@@ -279,7 +279,7 @@ func (l *Link) lookAt(a *association, now time.Time) {
 		l.drop(a, Expired, "while in use")
 	case a.spent.Load() || a.seal.Left() == 0:
 		l.drop(a, Spent, "")
-	case now.Sub(a.made) >= 2*l.e.o.RekeyAfter:
+	case now.Sub(a.made) >= l.e.o.keysEnd():
 		l.drop(a, Spent, "too old")
 	case now.Sub(a.last) >= 3*l.e.o.Keepalive:
 		l.drop(a, Silent, "")
@@ -299,12 +299,14 @@ func (l *Link) pause(a *association) time.Duration {
 	return min(tick<<min(a.beats, 10), l.e.o.Keepalive)
 }
 
-// due reports whether a's keys are to be renewed.
+// due reports whether a's keys are to be renewed. The host with the higher name is
+// later, but before the keys end: it may be the only one that seals.
 func (l *Link) due(a *association, now time.Time) bool {
-	records, after := l.e.o.RekeyRecords, l.e.o.RekeyAfter
-	if l.e.o.Host > l.name {
-		records += records / lateBy
-		after += after / lateBy
+	o := &l.e.o
+	records, after := o.RekeyRecords, o.RekeyAfter
+	if o.Host > l.name {
+		records += min(records/lateBy, (o.MaxRecords-records)/2)
+		after += min(after/lateBy, (o.keysEnd()-after)/2)
 	}
 	return a.renew || l.stale(a, now) || a.seal.Sealed() >= records || now.Sub(a.made) >= after
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ const (
 	// lateBy is by how much later than the other the host with the higher name
 	// renews keys, as a part of the whole: they seldom meet.
 	lateBy = 8
+	// leastRenewal is how long a renewal may take at least before the keys end: some
+	// attempts, each of which may wait for Options.Timeout.
+	leastRenewal = time.Minute
 )
 
 // Options are fixed for the life of an Endpoint.
@@ -40,7 +44,8 @@ type Options struct {
 	RekeyRecords uint64
 	RekeyAfter   time.Duration
 	// MaxRecords is how many records a key may seal at most; 0 = 2^32. After
-	// twice RekeyAfter it seals none either.
+	// twice RekeyAfter it seals none either, or a minute after it when that is
+	// later.
 	MaxRecords uint64
 	// Overlap is how long former keys still open; 0 = 30 s.
 	Overlap time.Duration
@@ -54,6 +59,13 @@ type Options struct {
 	// Handed is what Hand of the process before has returned, nil for nothing. The
 	// first Apply takes of it what its peers and credentials allow, and clears it.
 	Handed []byte
+}
+
+// keysEnd is at which age keys seal nothing any more. It is no less than
+// RekeyAfter, however long that is.
+func (o *Options) keysEnd() time.Duration {
+	spare := max(o.RekeyAfter, leastRenewal)
+	return o.RekeyAfter + min(spare, math.MaxInt64-o.RekeyAfter)
 }
 
 // Peer is one host at the other end of a link.

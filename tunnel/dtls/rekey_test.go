@@ -2,6 +2,8 @@ package dtls_test
 
 import (
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,17 +25,23 @@ func up(t *testing.T, o dtls.Options) (w *wire, a, b *host) {
 }
 
 // TestRekeyLosesNothing sends in both directions while keys are renewed again and
-// again, and misses no frame.
+// again, by handshakes that lose much on the way, and misses no frame.
 func TestRekeyLosesNothing(t *testing.T) {
-	for name, o := range map[string]dtls.Options{
-		"by records": {RekeyRecords: 500, MaxRecords: 4000, Overlap: 3 * time.Second},
-		"by time":    {RekeyAfter: 20 * time.Second, Overlap: 3 * time.Second},
+	for name, test := range map[string]struct {
+		o      dtls.Options
+		losses int // datagrams of handshakes in a hundred
+	}{
+		"by records":        {dtls.Options{RekeyRecords: 500, MaxRecords: 4000, Overlap: 3 * time.Second}, 0},
+		"by records, lossy": {dtls.Options{RekeyRecords: 500, MaxRecords: 20000, Overlap: 3 * time.Second}, 30},
+		"by time":           {dtls.Options{RekeyAfter: 20 * time.Second, Overlap: 3 * time.Second}, 0},
+		"by time, lossy":    {dtls.Options{RekeyAfter: 20 * time.Second, Overlap: 3 * time.Second}, 30},
+		"each second":       {dtls.Options{RekeyAfter: time.Second}, 30},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w, a, b := up(t, o)
+				w, a, b := up(t, test.o)
 				defer w.close()
-				w.delay(30 * time.Millisecond)
+				w.setFate(lossy(w, 30*time.Millisecond, test.losses))
 				const frames = 10000
 				for i := range frames {
 					if !a.say("b", fmt.Sprint(i)) || !b.say("a", fmt.Sprint(i)) {
@@ -43,9 +51,7 @@ func TestRekeyLosesNothing(t *testing.T) {
 				}
 				settle(time.Second)
 				for _, h := range []*host{a, b} {
-					if got := len(h.heard()); got != frames {
-						t.Errorf("%s heard %d frames of %d", h.name, got, frames)
-					}
+					numbered(t, h, frames)
 				}
 				s := a.status("b")
 				if s.Generation < 4 || s.Older > 2 {
@@ -53,6 +59,83 @@ func TestRekeyLosesNothing(t *testing.T) {
 				}
 				w.noLeaks()
 				w.nonces()
+			})
+		})
+	}
+}
+
+// numbered fails the test unless h has heard the frames 0 to n-1, each once, and
+// in the order in which they were sent.
+func numbered(t *testing.T, h *host, n int) {
+	t.Helper()
+	got := h.heard()
+	for i, f := range got {
+		if i >= n || f != canary+fmt.Sprint(i) {
+			t.Errorf("%s heard %q as frame %d", h.name, f, i)
+			return
+		}
+	}
+	if len(got) != n {
+		t.Errorf("%s heard %d frames of %d", h.name, len(got), n)
+	}
+}
+
+// lossy makes every datagram take d, and loses some of a hundred of handshakes, but
+// never a third in a row one way: no handshake fails by it for ever.
+func lossy(w *wire, d time.Duration, losses int) func(sent) []sent {
+	lost := map[string]int{}
+	return func(s sent) []sent {
+		h, _ := record.Parse(s.b)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if (h.Epoch == 0 || h.Type == record.Handshake) && lost[s.from] < 2 && rand.N(100) < losses {
+			lost[s.from]++
+			return nil
+		}
+		lost[s.from] = 0
+		time.AfterFunc(d, func() { w.hand(s) })
+		return nil
+	}
+}
+
+// TestRekeyAtTheEdges sets times and numbers that are as small and as large as they
+// can be: the link is there, and either side renews its keys.
+func TestRekeyAtTheEdges(t *testing.T) {
+	for name, test := range map[string]struct {
+		o      dtls.Options
+		renews bool
+	}{
+		"the longest time":              {dtls.Options{RekeyAfter: math.MaxInt64}, false},
+		"the most records":              {dtls.Options{RekeyRecords: 1<<32 - 1}, false},
+		"all but one":                   {dtls.Options{RekeyRecords: 999, MaxRecords: 1000}, false},
+		"nearly all":                    {dtls.Options{RekeyRecords: 900, MaxRecords: 1000}, true},
+		"nearly all, and the time long": {dtls.Options{RekeyRecords: 900, MaxRecords: 1000, RekeyAfter: math.MaxInt64}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, a, b := up(t, test.o)
+				defer w.close()
+				w.record = false
+				for range 3 {
+					settle(time.Minute)
+					talk(t, a, b)
+				}
+				// One side alone sends: it is the one that has to ask.
+				for _, pair := range [][2]*host{{a, b}, {b, a}} {
+					from, to := pair[0], pair[1]
+					before := from.status(to.name).Generation
+					for i := range 2000 {
+						if test.renews && !from.say(to.name, "x") {
+							t.Fatalf("%s: frame %d: no link: %+v", from.name, i, from.status(to.name))
+						}
+						settle(10 * time.Millisecond)
+					}
+					if got := from.status(to.name).Generation; test.renews && got < before+2 {
+						t.Errorf("%s has sent 2000 frames, and has had %d generations of keys", from.name, got-before)
+					}
+					to.heard()
+				}
+				talk(t, a, b)
 			})
 		})
 	}
@@ -70,13 +153,13 @@ func TestKeysEnd(t *testing.T) {
 				defer w.close()
 				w.only(func(s sent) bool { h, _ := record.Parse(s.b); return h.Epoch > 0 && h.Type != record.Handshake })
 				left := 0
-				for range 1000 {
+				for range 2000 {
 					if a.say("b", "x") {
 						left++
 					}
 					settle(50 * time.Millisecond)
 				}
-				if o.MaxRecords > 0 && left > int(o.MaxRecords) || left == 1000 {
+				if o.MaxRecords > 0 && left > int(o.MaxRecords) || left == 2000 {
 					t.Errorf("%d frames left", left)
 				}
 				if a.say("b", "x") || !a.failures("b")[dtls.Spent] {
