@@ -187,6 +187,7 @@ func (l *Link) ended(a *attempt, g *agreed, err error) {
 		proven = false
 	default: // it was given up
 		if g != nil {
+			g.forget()
 			e.workers.Go(g.end)
 		}
 		return
@@ -308,7 +309,7 @@ func (l *Link) due(a *association, now time.Time) bool {
 		records += min(records/lateBy, (o.MaxRecords-records)/2)
 		after += min(after/lateBy, (o.keysEnd()-after)/2)
 	}
-	return a.renew || l.stale(a, now) || a.seal.Sealed() >= records || now.Sub(a.made) >= after
+	return a.begun.Before(l.asked) || l.stale(a, now) || a.seal.Sealed() >= records || now.Sub(a.made) >= after
 }
 
 // renew begins a handshake unless one is under way, or keys wait for the peer's

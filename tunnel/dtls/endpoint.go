@@ -228,29 +228,24 @@ func (e *Endpoint) Refused() uint64 {
 	return e.refused
 }
 
-// SetKeyLog writes the secrets of all links, those that are there and those to
-// come, to w in the format that tshark reads (NSS key log); nil ends it. Who has
-// them reads everything. Links that were handed over have none until their next
-// handshake.
+// SetKeyLog writes the secrets of handshakes that end from now on to w, in the
+// format that tshark reads (NSS key log); nil ends it. Who has them reads
+// everything that their keys seal. Former secrets are not there to be told: nobody
+// needs them who hasn't recorded their handshakes. Renew makes new ones.
 func (e *Endpoint) SetKeyLog(w io.Writer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.keyLog = w
-	for _, l := range e.links {
-		for _, a := range l.associations() {
-			e.logKeys(a)
-		}
-	}
 }
 
-// Renew asks for new keys of all links, soon. What goes by then is not disturbed.
+// Renew asks for new keys of all links, soon, by handshakes that begin from now on.
+// What goes by then is not disturbed.
 func (e *Endpoint) Renew() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	now := time.Now()
 	for _, l := range e.links {
-		if a := l.sealing.Load(); a != nil {
-			a.renew = true
-		}
+		l.asked = now
 	}
 	e.wake()
 }
@@ -267,12 +262,15 @@ func (e *Endpoint) RekeyAt(records uint64, after time.Duration) {
 }
 
 // logKeys is called with mu held. A writer that fails is given up.
-func (e *Endpoint) logKeys(a *association) {
-	if e.keyLog != nil && a.keyLog != "" {
-		if _, err := io.WriteString(e.keyLog, a.keyLog); err != nil {
-			e.keyLog = nil
-		}
+func (e *Endpoint) logKeys(s *record.Secrets) {
+	if e.keyLog == nil {
+		return
 	}
+	line := fmt.Appendf(nil, "CLIENT_RANDOM %x %x\n", s.ClientRandom, s.Master)
+	if _, err := e.keyLog.Write(line); err != nil {
+		e.keyLog = nil
+	}
+	clear(line)
 }
 
 // Close closes all links and waits for the Endpoint's goroutines. It is
@@ -375,20 +373,19 @@ func (e *Endpoint) tell() {
 	}
 }
 
-// associate makes keys of what was agreed.
+// associate makes keys of what was agreed, and forgets the secret.
 func (e *Endpoint) associate(a *attempt, g *agreed, now time.Time) (*association, error) {
+	defer g.forget()
+	if a.cred.key == nil && g.expires.IsZero() {
+		return nil, refusal{NoCertificate, ""}
+	}
 	s, o, err := record.New(&g.secrets, g.next, e.o.MaxRecords)
 	if err != nil {
 		return nil, err
 	}
-	as := &association{
+	e.logKeys(&g.secrets)
+	return &association{
 		suite: g.secrets.Suite, seal: s, open: o, remote: a.conn.remote, cred: a.cred,
-		certificates: g.certificates, expires: g.expires, made: now, last: now, client: a.conn.client,
-		keyLog: fmt.Sprintf("CLIENT_RANDOM %x %x\n", g.secrets.ClientRandom, g.secrets.Master),
-	}
-	clear(g.secrets.Master)
-	if a.cred.key == nil && as.expires.IsZero() {
-		return nil, refusal{NoCertificate, ""}
-	}
-	return as, nil
+		certificates: g.certificates, expires: g.expires, begun: a.begun, made: now, last: now, client: a.conn.client,
+	}, nil
 }

@@ -159,7 +159,7 @@ func (l *Link) accepts(h *handed, now time.Time) bool {
 	switch age := now.Sub(h.made); {
 	case h.address != l.address || h.remote.Addr() != l.address.Addr() || len(l.associations()) >= maxAssociations:
 		return false
-	case age < 0 || age >= 2*o.RekeyAfter || !h.until.IsZero() && now.After(h.until):
+	case age < 0 || age >= o.keysEnd() || !h.until.IsZero() && now.After(h.until):
 		return false
 	case h.last.After(now) || now.Sub(h.last) >= 3*o.Keepalive: // the peer has given them up
 		return false
@@ -169,14 +169,14 @@ func (l *Link) accepts(h *handed, now time.Time) bool {
 		return true
 	}
 	var err error
-	h.expires, err = expiry(h.certificates)
-	return err == nil && c.verify(h.certificates, l.name, now) == nil
+	h.expires, err = c.verify(h.certificates, l.name, now)
+	return err == nil
 }
 
 // resume makes l go on with h.
 func (l *Link) resume(h *handed, now time.Time) {
 	a := h.association
-	a.cred, a.taken = l.e.cred, now
+	a.cred, a.taken, a.begun = l.e.cred, now, a.made
 	l.setOpening(append(slices.Clip(l.associations()), a))
 	l.counted.handshakes = max(l.counted.handshakes, a.generation)
 	if a.made.After(l.counted.lastHandshake) {

@@ -47,6 +47,7 @@ type Link struct {
 	unproven []*attempt // whose cookie hasn't, oldest first
 	last     *attempt   // a server's that has ended well and may repeat its last flight
 	retry    time.Time  // not before this is another attempt begun
+	asked    time.Time  // keys of a handshake that began before are to be renewed
 	failures int        // attempts in a row
 	failure  Failure    // the last
 	counted  counters
@@ -72,10 +73,10 @@ type association struct {
 	cred         *Credentials
 	certificates [][]byte  // the peer's
 	expires      time.Time // Endpoint.mu; zero with a shared key
-	made         time.Time
+	begun        time.Time // the handshake
+	made         time.Time // when it ended
 	generation   uint64
 	client       bool
-	keyLog       string    // empty when it was taken
 	taken        time.Time // when a former process's; zero = made here
 
 	heard atomic.Bool // opened something since the last tick
@@ -87,7 +88,6 @@ type association struct {
 	last   time.Time // when it was heard
 	beaten time.Time // when a keepalive was sent
 	beats  int       // in a row without anything heard
-	renew  bool      // new keys are asked for
 	until  time.Time // superseded: how long it still opens; zero = it is not
 }
 
@@ -227,7 +227,6 @@ func (l *Link) install(a *association) {
 		list = slices.Delete(list, i, i+1)
 	}
 	l.setOpening(list)
-	l.e.logKeys(a)
 	if a.client {
 		l.use(a)
 	}

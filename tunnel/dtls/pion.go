@@ -43,6 +43,9 @@ type agreed struct {
 	end func()
 }
 
+// forget clears the secret, which no key is made of any more.
+func (a *agreed) forget() { clear(a.secrets.Master) }
+
 // shake does the handshake over c, until ctx ends. A client's conn is done with
 // afterwards. A server's goes on answering a client that has missed the last
 // flight, until end is called.
