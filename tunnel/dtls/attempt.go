@@ -12,14 +12,18 @@ import (
 const (
 	// maxUnproven is how many handshakes of a peer may wait for its cookie: what
 	// comes from its address may come from others too.
-	maxUnproven = 4
+	maxUnproven = 8
 	// keepUnproven is how long one is sure of its place, and dropUnproven how long
 	// it is kept at all.
-	keepUnproven = tick
+	keepUnproven = tick / 2
 	dropUnproven = 3 * time.Second
 	// lingering is how long a server remembers its last flight (twice the maximum
 	// segment lifetime, as RFC 6347 clause 4.2.4 asks).
 	lingering = 60 * time.Second
+
+	// reservedPart is which part of the clients that may be under way are for links
+	// that are up: peers that don't answer take the rest.
+	reservedPart = 4
 
 	backoffFirst = time.Second
 	backoffMost  = 15 * time.Second
@@ -37,22 +41,28 @@ type attempt struct {
 	end     func() // of a lingering server
 }
 
-// begin starts a handshake with the peer at remote, a server's with datagram b.
-func (l *Link) begin(client bool, remote netip.AddrPort, b []byte) *attempt {
+// attempt is a handshake with the peer at remote that start is to begin.
+func (l *Link) attempt(client bool, remote netip.AddrPort) *attempt {
+	c := newConn(client, remote, func(b []byte) error { return l.e.o.Send(remote, b) })
+	return &attempt{conn: c, cred: l.e.cred, begun: time.Now()}
+}
+
+// start begins handshake a, which has its place in l, so that it is heeded before
+// it says anything; a server's with datagram b.
+func (l *Link) start(a *attempt, b []byte) {
 	e := l.e
-	c := newConn(client, remote, func(b []byte) error { return e.o.Send(remote, b) })
-	ctx, cancel := context.WithTimeout(e.ctx, e.o.Timeout)
-	a := &attempt{conn: c, cred: e.cred, begun: time.Now(), cancel: cancel}
+	var ctx context.Context
+	ctx, a.cancel = context.WithTimeout(e.ctx, e.o.Timeout)
 	if b != nil {
-		c.feed(b)
+		a.conn.feed(b)
 	}
+	l.heed()
 	e.workers.Go(func() {
-		g, err := shake(ctx, c, parties{a.cred, e.o.Host, l.name})
-		cancel()
+		g, err := shake(ctx, a.conn, parties{a.cred, e.o.Host, l.name})
+		a.cancel()
 		l.ended(a, g, err)
 		e.wake()
 	})
-	return a
 }
 
 // abort ends all handshakes of l. Endpoint.mu is held.
@@ -74,6 +84,7 @@ func (l *Link) stop(slot **attempt) {
 		}
 		a.conn.mute()
 		a.cancel()
+		l.heed()
 	}
 }
 
@@ -84,6 +95,7 @@ func (l *Link) forget(i int) {
 	l.e.underWay[0]--
 	a.conn.mute()
 	a.cancel()
+	l.heed()
 }
 
 // letGo ends the memory of the last flight.
@@ -91,6 +103,7 @@ func (l *Link) letGo() {
 	if l.last != nil {
 		l.e.workers.Go(l.last.end)
 		l.last = nil
+		l.heed()
 	}
 }
 
@@ -102,9 +115,9 @@ func (l *Link) deliver(from netip.AddrPort, b []byte) {
 	}
 	if h, ok := parseHello(b); ok {
 		if h.cookie == "" {
-			l.greet(from, b)
+			l.greet(from, b, h.number)
 		} else {
-			l.prove(from, b, h.cookie)
+			l.prove(from, b, h)
 		}
 		return
 	}
@@ -128,31 +141,53 @@ func (l *Link) deliver(from netip.AddrPort, b []byte) {
 
 // greet takes a ClientHello without cookie, which anybody may have sent. Keys
 // that are in use are not touched.
-func (l *Link) greet(from netip.AddrPort, b []byte) {
-	if len(l.unproven) >= maxUnproven {
-		if time.Since(l.unproven[0].begun) < keepUnproven {
-			l.e.refused++
-			return
-		}
-		l.forget(0)
-	}
-	if l.e.underWay[0] >= l.e.o.MaxPending {
-		l.e.refused++
+func (l *Link) greet(from netip.AddrPort, b []byte, number uint64) {
+	if !l.makeRoom() {
+		l.e.refused.Add(1)
 		return
 	}
+	a := l.attempt(false, from)
+	a.conn.greet(number)
 	l.e.underWay[0]++
-	l.unproven = append(l.unproven, l.begin(false, from, b))
+	l.unproven = append(l.unproven, a)
+	l.start(a, b)
+}
+
+// makeRoom makes room for another unproven handshake of l: where the most are that
+// wait, if l has fewer, or among l's own.
+func (l *Link) makeRoom() bool {
+	if n := len(l.unproven); n < maxUnproven {
+		if l.e.underWay[0] < l.e.o.MaxPending {
+			return true
+		}
+		if most := l.e.fullest(); len(most.unproven) > n+1 || most.yields() {
+			most.forget(0)
+			return true
+		}
+	}
+	if l.yields() {
+		l.forget(0)
+		return true
+	}
+	return false
+}
+
+// yields reports whether the oldest unproven handshake of l isn't sure of its place
+// any more. That is left to chance: a flood would keep out for ever whose hellos are
+// in step with it.
+func (l *Link) yields() bool {
+	return len(l.unproven) > 0 && time.Since(l.unproven[0].begun) >= keepUnproven+rand.N(keepUnproven)
 }
 
 // prove takes a ClientHello with a cookie. When it is one of ours, who sent it
 // has the address that he claims. When this host is the client of a handshake
 // that goes on, the lower name remains the client.
-func (l *Link) prove(from netip.AddrPort, b []byte, cookie string) {
-	if a := l.server; a != nil && a.conn.remote == from && a.conn.issued(cookie) {
+func (l *Link) prove(from netip.AddrPort, b []byte, h hello) {
+	if a := l.server; a != nil && a.conn.remote == from && a.conn.issued(h.cookie) {
 		a.conn.feed(b)
 		return
 	}
-	i := slices.IndexFunc(l.unproven, func(a *attempt) bool { return a.conn.remote == from && a.conn.issued(cookie) })
+	i := slices.IndexFunc(l.unproven, func(a *attempt) bool { return a.conn.remote == from && a.conn.issued(h.cookie) })
 	if i < 0 || l.client != nil && l.client.heard && l.e.o.Host < l.name {
 		return
 	}
@@ -165,7 +200,8 @@ func (l *Link) prove(from netip.AddrPort, b []byte, cookie string) {
 	l.stop(&l.client)
 	l.stop(&l.server)
 	l.server = a
-	a.conn.prove()
+	l.heed()
+	a.conn.prove(h.number)
 	a.conn.feed(b)
 }
 
@@ -192,6 +228,7 @@ func (l *Link) ended(a *attempt, g *agreed, err error) {
 		}
 		return
 	}
+	defer l.heed()
 	now := time.Now()
 	var as *association
 	if err == nil {
@@ -315,16 +352,23 @@ func (l *Link) due(a *association, now time.Time) bool {
 // renew begins a handshake unless one is under way, or keys wait for the peer's
 // first record, or it is too early.
 func (l *Link) renew(now time.Time) {
-	if l.e.cred == nil || l.closed || l.client != nil || l.server != nil || now.Before(l.retry) ||
-		l.e.underWay[1] >= l.e.o.MaxPending {
+	inUse := l.sealing.Load()
+	room := l.e.o.MaxPending
+	if inUse == nil {
+		room -= room / reservedPart
+	}
+	if l.e.cred == nil || l.closed || l.client != nil || l.server != nil || now.Before(l.retry) || l.e.underWay[1] >= room {
 		return
 	}
-	inUse := l.sealing.Load()
 	if slices.ContainsFunc(l.associations(), func(a *association) bool {
 		return !a.fresh.Load() && now.Sub(a.made) < l.e.o.Timeout && (inUse == nil || a.generation > inUse.generation)
 	}) {
 		return
 	}
 	l.e.underWay[1]++
-	l.client = l.begin(true, l.address, nil)
+	l.client = l.attempt(true, l.address)
+	if inUse != nil && inUse.follows {
+		l.client.conn.expect()
+	}
+	l.start(l.client, nil)
 }

@@ -1,6 +1,8 @@
 package dtls
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"io"
 	"net"
 	"net/netip"
@@ -8,20 +10,36 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 )
 
 const (
 	// connQueue is how many datagrams wait for the handshake: two flights.
 	connQueue = 32
-	// maxOctets is what one handshake may receive: some certificates, repeated.
+	// maxOctets is what one handshake may receive in messages: some certificates,
+	// repeated. Of what else it takes the library keeps little.
 	maxOctets = 1 << 17
 	// maxLinger is how many datagrams a server's last flight may be repeated in.
 	// firstNumber leaves them sequence numbers.
 	maxLinger = 16
+	// randomFrom is the least number that a client's records in clear begin at. Other
+	// implementations begin at 0.
+	randomFrom = 1 << 32
+	// patience is how many hellos a client sends before it takes what has other numbers:
+	// some implementations begin at 0 all the same.
+	patience = 4
+	// maxClear is more than the records in clear of one side of a handshake.
+	maxClear = 1 << 16
 )
 
 // conn is the wire of one handshake: a net.Conn for the library, fed by the
 // link's datagrams. It decides what of the library's leaves.
+//
+// The numbers of records in clear tell the peer from others. A client's begin where
+// nobody can guess. A server answers the first ClientHello with its number, and
+// begins its next flight with the second one's (RFC 6347 clause 4.2.1). What has
+// other numbers is nobody's.
 type conn struct {
 	send   func([]byte) error
 	remote netip.AddrPort
@@ -40,6 +58,11 @@ type conn struct {
 	ended    bool     // a server's: only the last flight is repeated
 	left     int      // sealed datagrams that may still leave; -1 = any
 	received int      // octets
+	kept     int      // octets of messages in clear, which the library may keep
+	taken    uint64   // records in clear
+	first    uint64   // number of a record in clear, a client's own or of the ClientHello that has proven it
+	next     uint64   // number of the next one that leaves
+	strict   bool     // the peer's numbers are known to follow from first
 	sent     int      // octets
 	cookie   string   // that the library sent
 	held     [][]byte // a server's last flight, which waits for release
@@ -48,10 +71,17 @@ type conn struct {
 }
 
 func newConn(client bool, remote netip.AddrPort, send func([]byte) error) *conn {
-	return &conn{
+	c := &conn{
 		send: send, remote: remote, client: client, proven: client, holding: !client, left: -1,
 		in: make(chan []byte, connQueue), gone: make(chan struct{}), deadline: make(chan struct{}),
 	}
+	if client {
+		var random [8]byte
+		_, _ = rand.Read(random[:]) // it never fails
+		c.first = randomFrom + binary.BigEndian.Uint64(random[:])>>17
+		c.next = c.first
+	}
+	return c
 }
 
 // feed gives the handshake what it takes of datagram b. What doesn't fit is as
@@ -64,7 +94,9 @@ func (c *conn) feed(b []byte) {
 		return
 	}
 	c.received += len(b)
-	ok := c.received <= maxOctets
+	c.kept += clearOctets(mine)
+	c.taken = renumber(mine, c.taken)
+	ok := c.kept <= maxOctets
 	c.finished = c.finished || holdsFinished(mine)
 	c.mu.Unlock()
 	if !ok {
@@ -77,11 +109,64 @@ func (c *conn) feed(b []byte) {
 }
 
 // takes copies what the handshake takes of datagram b. c.mu is held.
-func (c *conn) takes(b []byte) []byte {
-	if c.ended {
-		return forLastFlight(b)
+func (c *conn) takes(b []byte) (out []byte) {
+	for h, r := range records(b) {
+		if !c.wants(h, r[record.HeaderLen:]) {
+			continue
+		}
+		out = append(out, r...)
+		c.strict = c.strict || c.client && h.Epoch == 0 && c.fits(h, r[record.HeaderLen:])
 	}
-	return forHandshake(b, c.client)
+	return out
+}
+
+// wants reports whether the handshake takes a record: nothing else ever reaches the
+// library. c.mu is held.
+func (c *conn) wants(h record.Header, body []byte) bool {
+	switch {
+	case c.ended:
+		return isFinished(h)
+	case !isPart(h, body, c.client):
+		return false
+	case h.Epoch > 0:
+		return true
+	case c.fits(h, body):
+		return true
+	case c.client:
+		return !c.strict && c.next-c.first >= patience
+	}
+	return !c.strict
+}
+
+// fits reports whether a record in clear has a number that the peer's may have.
+// c.mu is held.
+func (c *conn) fits(h record.Header, body []byte) bool {
+	if c.client && h.Type == record.Handshake && message(body[0]) == helloVerify {
+		return c.first <= h.Sequence && h.Sequence < c.next
+	}
+	return c.first <= h.Sequence && h.Sequence-c.first < maxClear
+}
+
+// hears reports whether the handshake takes some of datagram b.
+func (c *conn) hears(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return someRecord(b, func(h record.Header, r []byte) bool { return c.wants(h, r[record.HeaderLen:]) })
+}
+
+// expect makes a client take nothing but what has numbers that follow from its own,
+// as its peer's are known to.
+func (c *conn) expect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.strict = true
+}
+
+// follows reports whether the peer's numbers follow from a client's.
+func (c *conn) follows() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.strict && c.first >= randomFrom
 }
 
 // Read waits for the next datagram.
@@ -101,13 +186,14 @@ func (c *conn) Read(b []byte) (int, error) {
 
 // Write sends datagram b unless it mustn't leave; then it is lost on the way.
 func (c *conn) Write(b []byte) (int, error) {
-	if c.allows(b) {
-		_ = c.send(b) // lost on the way
+	out := slices.Clone(b)
+	if c.allows(out) {
+		_ = c.send(out) // lost on the way
 	}
 	return len(b), nil
 }
 
-// allows decides about datagram b.
+// allows decides about datagram b, and gives it its numbers.
 func (c *conn) allows(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,9 +217,10 @@ func (c *conn) allows(b []byte) bool {
 	if cookie, ok := parseVerify(b); ok {
 		c.cookie = cookie
 	}
+	c.next = renumber(b, c.next)
 	c.finished = c.finished || sealed
 	if sealed && c.holding {
-		c.held = append(c.held, slices.Clone(b))
+		c.held = append(c.held, b)
 		return false
 	}
 	c.sent += len(b)
@@ -164,11 +251,19 @@ func (c *conn) release() {
 	}
 }
 
-// prove is told when the cookie has come back.
-func (c *conn) prove() {
+// greet is told the number of a server's first ClientHello.
+func (c *conn) greet(number uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.proven = true
+	c.next = number
+}
+
+// prove is told when the cookie has come back, and the number of that record.
+func (c *conn) prove(number uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.proven, c.strict = true, true
+	c.first, c.next = number, number
 }
 
 // issued reports whether cookie is the one that the handshake sent.
@@ -190,7 +285,7 @@ func (c *conn) sealed() bool {
 func (c *conn) linger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended, c.left, c.received = true, maxLinger, 0
+	c.ended, c.left = true, maxLinger
 }
 
 // mute lets nothing leave any more.

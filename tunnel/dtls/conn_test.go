@@ -53,12 +53,82 @@ func TestSealsNothingElse(t *testing.T) {
 		}
 		w.Feed(forgedHello(0, 0xfefd, 1, nil, 0xc02b))
 		write()
-		w.Prove()
+		w.Prove(1)
 		write()
 		w.Linger()
 		w.Release()
 		write()
 	}
+}
+
+// TestNumbersTellThePeer gives both ends of a handshake what has other numbers than
+// the peer's records can have: it isn't taken.
+func TestNumbersTellThePeer(t *testing.T) {
+	var left []byte
+	send := func(b []byte) error { left = bytes.Clone(b); return nil }
+	number := func(w *dtls.Wire, b []byte) uint64 {
+		t.Helper()
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		h, _ := record.Parse(left)
+		return h.Sequence
+	}
+	verify := func(seq uint64) []byte {
+		return clearRecord(record.Handshake, 0, seq, handshakeMessage(3, 0, append([]byte{0xfe, 0xfd, 20}, make([]byte, 20)...)))
+	}
+	hello := func(seq uint64) []byte { return clearRecord(record.Handshake, 0, seq, handshakeMessage(2, 1, nil)) }
+	key := func(seq uint64) []byte { return clearRecord(record.Handshake, 0, seq, handshakeMessage(16, 3, nil)) }
+	change := func(seq uint64) []byte { return clearRecord(record.ChangeCipherSpec, 0, seq, []byte{1}) }
+	want := func(what string, w *dtls.Wire, b []byte, want bool) {
+		t.Helper()
+		if got := w.Hears(b); got != want {
+			t.Errorf("%s: taken %v, want %v", what, got, want)
+		}
+	}
+
+	client := dtls.NewWire(true, send)
+	first := number(client, forgedHello(0, 0xfefd, 1, nil, 0xc02b))
+	if other := number(dtls.NewWire(true, send), forgedHello(0, 0xfefd, 1, nil, 0xc02b)); other == first || first < 1<<32 {
+		t.Errorf("clients begin at %d and %d", first, other)
+	}
+	again := number(client, forgedHello(0, 0xfefd, 1, nil, 0xc02b))
+	want("an answer to no hello", client, verify(0), false)
+	want("an answer to a hello that hasn't left", client, verify(again+1), false)
+	want("an answer to the second hello", client, verify(again), true)
+	want("a server from 0, at once", client, hello(0), false)
+	for range 3 {
+		again = number(client, forgedHello(0, 0xfefd, 1, nil, 0xc02b))
+	}
+	want("a server from 0, when no other answers", client, hello(0), true)
+	want("its cookie", client, verify(0), true)
+	client.Feed(verify(first))
+	want("a server from 0, when another has answered", client, hello(0), false)
+	want("its cookie", client, verify(0), false)
+	want("a server", client, hello(again+1), true)
+	want("a change of the cipher of anybody's", client, change(1), false)
+	want("a change of the cipher", client, change(again+7), true)
+
+	known := dtls.NewWire(true, send)
+	known.Expect()
+	for range 5 {
+		number(known, forgedHello(0, 0xfefd, 1, nil, 0xc02b))
+	}
+	want("a server known to have cookies", known, hello(0), false)
+
+	server := dtls.NewWire(false, send)
+	server.Feed(forgedHello(0, 0xfefd, 1, nil, 0xc02b))
+	server.Greet(first)
+	if got := number(server, verify(0)); got != first {
+		t.Errorf("hello %d is answered with number %d", first, got)
+	}
+	server.Prove(again)
+	if got := number(server, hello(1)); got != again {
+		t.Errorf("the flight for hello %d begins with number %d", again, got)
+	}
+	want("a key of anybody's", server, key(3), false)
+	want("a key from before", server, key(first), false)
+	want("the client's key", server, key(again+1), true)
 }
 
 // TestServerPaysBack lets no more octets leave than have come, until the cookie is
@@ -77,7 +147,7 @@ func TestServerPaysBack(t *testing.T) {
 	if left != 0 {
 		t.Error("more octets left than had come")
 	}
-	w.Prove()
+	w.Prove(1)
 	write(make([]byte, 1000))
 	if left != 1 {
 		t.Error("nothing leaves after the cookie")

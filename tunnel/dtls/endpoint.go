@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
@@ -89,12 +90,12 @@ type Endpoint struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
+	refused atomic.Uint64 // hellos, for want of room
 
 	mu       sync.Mutex
 	cred     *Credentials // nil = no link is made
 	links    map[string]*Link
 	underWay [2]int // unproven servers, clients
-	refused  uint64 // hellos, for want of room
 	pending  []Event
 	keyLog   io.Writer
 	closed   bool
@@ -169,7 +170,6 @@ func (e *Endpoint) Apply(c *Credentials, peers []Peer) error {
 		l := e.links[name]
 		if l == nil {
 			l = &Link{e: e, name: name}
-			l.budget.Store(handshakesPerTick)
 			e.links[name] = l
 		}
 		e.adjust(l, p.Address, changed)
@@ -194,6 +194,7 @@ func (e *Endpoint) adjust(l *Link, address netip.AddrPort, changed bool) {
 			l.address, l.remote = address, address
 		}
 	}
+	l.heed()
 	if e.cred == nil {
 		l.dropAll(Withdrawn, "no credentials")
 		return
@@ -222,11 +223,7 @@ func (e *Endpoint) Link(peer string) *Link {
 }
 
 // Refused is how many ClientHellos were not answered for want of room.
-func (e *Endpoint) Refused() uint64 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.refused
-}
+func (e *Endpoint) Refused() uint64 { return e.refused.Load() }
 
 // SetKeyLog writes the secrets of handshakes that end from now on to w, in the
 // format that tshark reads (NSS key log); nil ends it. Who has them reads
@@ -296,7 +293,7 @@ func (e *Endpoint) closeLink(l *Link) {
 	l.abort()
 	l.dropAll(ReasonNone, "")
 	l.closed = true
-	l.budget.Store(0)
+	l.heed()
 	e.note(l)
 }
 
@@ -333,6 +330,20 @@ func (e *Endpoint) run() {
 	}
 }
 
+// fullest is the link with the most unproven handshakes; of several, the one whose
+// first is oldest.
+func (e *Endpoint) fullest() (most *Link) {
+	for _, l := range e.links {
+		switch {
+		case len(l.unproven) == 0:
+		case most == nil || len(l.unproven) > len(most.unproven),
+			len(l.unproven) == len(most.unproven) && l.unproven[0].begun.Before(most.unproven[0].begun):
+			most = l
+		}
+	}
+	return most
+}
+
 func (e *Endpoint) lookAll(ticked bool) {
 	now := time.Now()
 	e.mu.Lock()
@@ -342,7 +353,7 @@ func (e *Endpoint) lookAll(ticked bool) {
 	}
 	for _, l := range e.links {
 		if ticked {
-			l.budget.Store(handshakesPerTick)
+			l.gate.tick()
 		}
 		l.look(now)
 		e.note(l)
@@ -387,5 +398,6 @@ func (e *Endpoint) associate(a *attempt, g *agreed, now time.Time) (*association
 	return &association{
 		suite: g.secrets.Suite, seal: s, open: o, remote: a.conn.remote, cred: a.cred,
 		certificates: g.certificates, expires: g.expires, begun: a.begun, made: now, last: now, client: a.conn.client,
+		follows: a.conn.follows(),
 	}, nil
 }

@@ -10,8 +10,11 @@ func NewWire(client bool, send func([]byte) error) *Wire {
 	return newConn(client, netip.AddrPort{}, send)
 }
 
-// Prove, Linger, Release and Feed are what a link tells a handshake's wire.
-func (c *conn) Prove()        { c.prove() }
-func (c *conn) Linger()       { c.linger() }
-func (c *conn) Release()      { c.release() }
-func (c *conn) Feed(b []byte) { c.feed(b) }
+// What a link tells a handshake's wire, and asks it.
+func (c *conn) Greet(number uint64) { c.greet(number) }
+func (c *conn) Prove(number uint64) { c.prove(number) }
+func (c *conn) Expect()             { c.expect() }
+func (c *conn) Linger()             { c.linger() }
+func (c *conn) Release()            { c.release() }
+func (c *conn) Feed(b []byte)       { c.feed(b) }
+func (c *conn) Hears(b []byte) bool { return c.hears(b) }

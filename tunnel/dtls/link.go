@@ -21,12 +21,7 @@ const (
 	Replayed                 // it came before, or is too old to tell
 )
 
-const (
-	maxAssociations = 3 // sealing, its predecessor, one on the way
-	// handshakesPerTick is how many datagrams of handshakes a link takes between
-	// two ticks: some flights.
-	handshakesPerTick = 32
-)
+const maxAssociations = 3 // sealing, its predecessor, one on the way
 
 // Link is the encrypted link to one peer.
 type Link struct {
@@ -35,7 +30,7 @@ type Link struct {
 
 	sealing atomic.Pointer[association]
 	opening atomic.Pointer[keyring]
-	budget  atomic.Int32 // datagrams of handshakes until the next tick
+	gate    gate
 
 	// The following are guarded by Endpoint.mu.
 
@@ -78,6 +73,7 @@ type association struct {
 	generation   uint64
 	client       bool
 	taken        time.Time // when a former process's; zero = made here
+	follows      bool      // a server's numbers follow from a client's, in handshakes with this peer
 
 	heard atomic.Bool // opened something since the last tick
 	fresh atomic.Bool // the peer is known to have these keys
@@ -175,7 +171,16 @@ func (l *Link) hear(a *association, t record.Type, plain []byte) {
 
 // queue passes a datagram of a handshake on. None of it is authentic.
 func (l *Link) queue(h record.Header, from netip.AddrPort, b []byte) Verdict {
-	if h.Type == record.ApplicationData || l.budget.Load() <= 0 || l.budget.Add(-1) < 0 {
+	if h.Type == record.ApplicationData {
+		return BadRecord
+	}
+	switch k := l.gate.kindOf(from, b); {
+	case k == unwanted:
+		return BadRecord
+	case !l.gate.admits(k):
+		if k == greeting {
+			l.e.refused.Add(1)
+		}
 		return BadRecord
 	}
 	select {

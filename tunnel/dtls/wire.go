@@ -48,9 +48,9 @@ const (
 	maxMessages = 16
 )
 
-// hello is what tells one ClientHello from another.
+// hello is what a link has to know of a ClientHello.
 type hello struct {
-	random [32]byte
+	number uint64 // of the record
 	cookie string // at most 255 octets
 }
 
@@ -62,11 +62,11 @@ func parseHello(b []byte) (h hello, ok bool) {
 		return h, false
 	}
 	b = b[record.HeaderLen:][:r.Length]
-	if len(b) < handshakeHeaderLen+2+32+1 || message(b[0]) != clientHello {
+	if !isPart(r, b, false) || len(b) < handshakeHeaderLen+2+32+1 || message(b[0]) != clientHello {
 		return h, false
 	}
 	b = b[handshakeHeaderLen+2:]
-	copy(h.random[:], b)
+	h.number = r.Sequence
 	session := int(b[32])
 	if b = b[33:]; len(b) < session+1 {
 		return h, false
@@ -96,32 +96,34 @@ func parseVerify(b []byte) (cookie string, ok bool) {
 	return string(b[:n]), true
 }
 
-// forHandshake copies those records of datagram b that the handshake of a client,
-// or of a server, takes: its messages, the change of the cipher, the Finished
-// sealed with the new keys. Nothing else ever reaches the library: no alert and
-// no data, whatever the epoch, and nothing that it would answer with an alert
-// because it can't be read.
-func forHandshake(b []byte, client bool) (out []byte) {
+// clearOctets is how many octets of datagram b are messages in clear.
+func clearOctets(b []byte) (n int) {
 	for h, r := range records(b) {
-		if isPart(h, r[record.HeaderLen:], client) {
-			out = append(out, r...)
+		if h.Type == record.Handshake && h.Epoch == 0 {
+			n += len(r)
 		}
 	}
-	return out
+	return n
 }
 
-// forLastFlight copies those records of datagram b that a server takes whose
-// handshake has ended: the client's sealed Finished, to which it repeats its own.
-func forLastFlight(b []byte) (out []byte) {
+// renumber gives the records in clear of datagram b numbers of ours, from next on,
+// and returns the next. Their own are anybody's: the library would take one forged
+// with a high number for the latest, and those of the peer for replays. Nothing
+// depends on them; messages have numbers of their own.
+func renumber(b []byte, next uint64) uint64 {
 	for h, r := range records(b) {
-		if isFinished(h) {
-			out = append(out, r...)
+		if h.Epoch == 0 {
+			binary.BigEndian.PutUint64(r[3:], next)
+			next++
 		}
 	}
-	return out
+	return next
 }
 
-// isPart reports whether a record may be part of a handshake under way.
+// isPart reports whether a record may be part of the handshake under way of a client,
+// or of a server: its messages, the change of the cipher, the Finished sealed with
+// the new keys. No alert is, and no data, whatever the epoch, and nothing that the
+// library would answer with an alert because it can't be read.
 func isPart(h record.Header, body []byte, client bool) bool {
 	switch {
 	case h.Version != record.Version && h.Version != firstVersion:
