@@ -133,11 +133,13 @@ var changes = map[string]changed{
 	"revoked": {forever: true, cred: func(_ *testing.T, c *ca) *dtls.Credentials {
 		return c.credentialsWith("a", c.crl(102), nil)
 	}},
-	"another CA":      {forever: true, cred: func(t *testing.T, _ *ca) *dtls.Credentials { return newCA(t).credentials("a") }},
-	"a shared key":    {forever: true, cred: func(t *testing.T, _ *ca) *dtls.Credentials { return shared(t, 1) }},
-	"expired":         {forever: true, wait: 9 * time.Second, life: 10 * time.Second},
-	"silent":          {wait: 16 * time.Second},
-	"too old":         {wait: 8 * time.Second, options: func(o *dtls.Options) { o.RekeyAfter = 3 * time.Second }},
+	"another CA":   {forever: true, cred: func(t *testing.T, _ *ca) *dtls.Credentials { return newCA(t).credentials("a") }},
+	"a shared key": {forever: true, cred: func(t *testing.T, _ *ca) *dtls.Credentials { return shared(t, 1) }},
+	"expired":      {forever: true, wait: 9 * time.Second, life: 10 * time.Second},
+	"silent":       {wait: 16 * time.Second},
+	"too old": {wait: 62 * time.Second, options: func(o *dtls.Options) {
+		o.RekeyAfter, o.Keepalive = 3*time.Second, time.Hour // keys end a minute later
+	}},
 	"fewer records":   {options: func(o *dtls.Options) { o.MaxRecords, o.RekeyRecords = 1<<20, 1<<10 }},
 	"another address": {peer: dtls.Peer{Name: "b", Address: addresses["c"]}},
 	"another name":    {forever: true, peer: dtls.Peer{Name: "c", Address: addresses["b"]}},
