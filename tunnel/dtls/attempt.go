@@ -43,7 +43,11 @@ type attempt struct {
 
 // attempt is a handshake with the peer at remote that start is to begin.
 func (l *Link) attempt(client bool, remote netip.AddrPort) *attempt {
-	c := newConn(client, remote, func(b []byte) error { return l.e.o.Send(remote, b) })
+	last := certificateVerify
+	if l.e.cred.key != nil {
+		last = clientKeyExchange
+	}
+	c := newConn(client, last, remote, func(b []byte) error { return l.e.o.Send(remote, b) })
 	return &attempt{conn: c, cred: l.e.cred, begun: time.Now()}
 }
 

@@ -44,6 +44,7 @@ type conn struct {
 	send   func([]byte) error
 	remote netip.AddrPort
 	client bool
+	last   message // of a client before the change of the cipher
 	in     chan []byte
 	gone   chan struct{}
 
@@ -67,12 +68,15 @@ type conn struct {
 	cookie   string   // that the library sent
 	held     [][]byte // a server's last flight, which waits for release
 	holding  bool
-	finished bool // a sealed record has left or come: only the keys can be wrong now
+	finished bool   // a sealed record has left or come: only the keys can be wrong now
+	whole    uint16 // numbers of the peer's messages that have come
+	until    uint16 // those that there are before the change of the cipher, 0 = not known yet
+	changed  bool   // the change of the cipher has come too
 }
 
-func newConn(client bool, remote netip.AddrPort, send func([]byte) error) *conn {
+func newConn(client bool, last message, remote netip.AddrPort, send func([]byte) error) *conn {
 	c := &conn{
-		send: send, remote: remote, client: client, proven: client, holding: !client, left: -1,
+		send: send, remote: remote, client: client, last: last, proven: client, holding: !client, left: -1,
 		in: make(chan []byte, connQueue), gone: make(chan struct{}), deadline: make(chan struct{}),
 	}
 	if client {
@@ -115,6 +119,7 @@ func (c *conn) takes(b []byte) (out []byte) {
 			continue
 		}
 		out = append(out, r...)
+		c.note(h, r[record.HeaderLen:])
 		c.strict = c.strict || c.client && h.Epoch == 0 && c.fits(h, r[record.HeaderLen:])
 	}
 	return out
@@ -129,13 +134,48 @@ func (c *conn) wants(h record.Header, body []byte) bool {
 	case !isPart(h, body, c.client):
 		return false
 	case h.Epoch > 0:
-		return true
+		return c.changed
+	case h.Type == record.ChangeCipherSpec && !c.keyed():
+		return false
 	case c.fits(h, body):
 		return true
 	case c.client:
 		return !c.strict && c.next-c.first >= patience
 	}
 	return !c.strict
+}
+
+// keyed reports whether the library has what its keys are made of, or is about to
+// read it, so that a change of the cipher can be, and then a Finished. What it must
+// keep until then it keeps in a buffer that it uses for other things meanwhile: it
+// would fail by what it finds there. c.mu is held.
+func (c *conn) keyed() bool {
+	if c.client {
+		return c.finished
+	}
+	return c.until != 0 && c.whole&c.until == c.until
+}
+
+// note remembers what has come: messages, by their last fragments, those of a client
+// from number 2 on, after its hellos. c.mu is held.
+func (c *conn) note(h record.Header, body []byte) {
+	c.changed = c.changed || h.Type == record.ChangeCipherSpec
+	if c.client || h.Type != record.Handshake || h.Epoch != 0 {
+		return
+	}
+	for len(body) > 0 {
+		f, rest, ok := parseFragment(body)
+		if !ok {
+			return
+		}
+		if f.ends {
+			c.whole |= 1 << f.number
+			if f.message == c.last {
+				c.until = (2<<f.number - 1) &^ 3
+			}
+		}
+		body = rest
+	}
 }
 
 // fits reports whether a record in clear has a number that the peer's may have.

@@ -78,7 +78,7 @@ func TestNumbersTellThePeer(t *testing.T) {
 		return clearRecord(record.Handshake, 0, seq, handshakeMessage(3, 0, append([]byte{0xfe, 0xfd, 20}, make([]byte, 20)...)))
 	}
 	hello := func(seq uint64) []byte { return clearRecord(record.Handshake, 0, seq, handshakeMessage(2, 1, nil)) }
-	key := func(seq uint64) []byte { return clearRecord(record.Handshake, 0, seq, handshakeMessage(16, 3, nil)) }
+	key := func(seq uint64) []byte { return clearRecord(record.Handshake, 0, seq, handshakeMessage(16, 2, nil)) }
 	change := func(seq uint64) []byte { return clearRecord(record.ChangeCipherSpec, 0, seq, []byte{1}) }
 	want := func(what string, w *dtls.Wire, b []byte, want bool) {
 		t.Helper()
@@ -106,8 +106,10 @@ func TestNumbersTellThePeer(t *testing.T) {
 	want("a server from 0, when another has answered", client, hello(0), false)
 	want("its cookie", client, verify(0), false)
 	want("a server", client, hello(again+1), true)
-	want("a change of the cipher of anybody's", client, change(1), false)
+	want("a change of the cipher, before the client's own", client, change(again+7), false)
+	number(client, sealedFinished(0, 9))
 	want("a change of the cipher", client, change(again+7), true)
+	want("one of anybody's", client, change(1), false)
 
 	known := dtls.NewWire(true, send)
 	known.Expect()
@@ -129,6 +131,13 @@ func TestNumbersTellThePeer(t *testing.T) {
 	want("a key of anybody's", server, key(3), false)
 	want("a key from before", server, key(first), false)
 	want("the client's key", server, key(again+1), true)
+	want("a change of the cipher, before the key", server, change(again+2), false)
+	want("a Finished, before the key", server, sealedFinished(0, 9), false)
+	server.Feed(key(again + 1))
+	want("a change of the cipher", server, change(again+2), true)
+	want("a Finished, before it", server, sealedFinished(0, 9), false)
+	server.Feed(change(again + 2))
+	want("a Finished", server, sealedFinished(0, 9), true)
 }
 
 // TestServerPaysBack lets no more octets leave than have come, until the cookie is

@@ -7,7 +7,7 @@ type Wire = conn
 
 // NewWire makes a client's or a server's.
 func NewWire(client bool, send func([]byte) error) *Wire {
-	return newConn(client, netip.AddrPort{}, send)
+	return newConn(client, clientKeyExchange, netip.AddrPort{}, send)
 }
 
 // What a link tells a handshake's wire, and asks it.

@@ -213,3 +213,77 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse)
 }
+
+// TestFloodsAreBounded holds the memory and the goroutines of a host that is flooded
+// in the name of many peers to what its handshakes may have, and gives them back.
+func TestFloodsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			flooded   = 100
+			handshake = 64 << 10 // octets
+		)
+		pending := 2 * 64 // each way
+		c := newCrowd(t, flooded, dtls.Options{})
+		defer c.e.Close()
+		settle(time.Minute)
+		before, goroutines := heap(), runtime.NumGoroutine()
+		var most int64
+		mostGoroutines := 0
+		for round := range 20 {
+			for n := range 50 {
+				for i := range flooded {
+					c.greet(i, byte(round+n))
+				}
+			}
+			synctest.Wait()
+			most, mostGoroutines = max(most, heap()-before), max(mostGoroutines, runtime.NumGoroutine()-goroutines)
+			settle(50 * time.Millisecond)
+		}
+		t.Logf("%d octets and %d goroutines more in a flood", most, mostGoroutines)
+		if most > int64(pending*handshake) || mostGoroutines > 6*pending {
+			t.Errorf("%d octets and %d goroutines more, want at most %d and %d", most, mostGoroutines, pending*handshake, 6*pending)
+		}
+		settle(time.Minute)
+		if n := runtime.NumGoroutine() - goroutines; n > 6*64 { // the clients that are under way
+			t.Errorf("%d goroutines more after the flood", n)
+		}
+	})
+}
+
+// TestLingeringIsBounded holds a server that remembers its last flight to few octets
+// and goroutines, and to none of its own when the minute has passed.
+func TestLingeringIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const links = 64
+		c := newCA(t)
+		ca, cb := c.credentials("a"), c.credentials("b")
+		var wires []*wire
+		for range links {
+			w := newWire(t)
+			w.record = false
+			defer w.close()
+			w.host("a", dtls.Options{}, nil, "b")
+			w.host("b", dtls.Options{}, nil, "a")
+			wires = append(wires, w)
+		}
+		settle(time.Second)
+		before, goroutines := heap(), runtime.NumGoroutine()
+		for _, w := range wires {
+			w.hosts["a"].apply(ca, "b")
+			w.hosts["b"].apply(cb, "a")
+		}
+		settle(20 * time.Second)
+		most, mostGoroutines := heap()-before, runtime.NumGoroutine()-goroutines
+		t.Logf("%d octets and %d goroutines a lingering server", most/links, mostGoroutines/links)
+		if most > links*128<<10 || mostGoroutines > links*5 {
+			t.Errorf("%d octets and %d goroutines for %d lingering servers", most, mostGoroutines, links)
+		}
+		settle(2 * time.Minute)
+		if n := runtime.NumGoroutine() - goroutines; n > 0 {
+			t.Errorf("%d goroutines are left", n)
+		}
+		for _, w := range wires {
+			talk(t, w.hosts["a"], w.hosts["b"])
+		}
+	})
+}

@@ -124,11 +124,11 @@ func (h *host) apply(c *dtls.Credentials, peers ...string) {
 	for _, p := range peers {
 		list = append(list, dtls.Peer{Name: p, Address: addresses[p]})
 	}
+	h.mu.Lock() // what is answered at once waits until the links are known
+	defer h.mu.Unlock()
 	if err := h.e.Apply(c, list); err != nil {
 		h.w.t.Fatal(err)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	clear(h.links)
 	for _, p := range peers {
 		h.links[p] = h.e.Link(p)
@@ -261,11 +261,11 @@ func (h *host) tryApply(c *dtls.Credentials, peers ...string) error {
 	for _, p := range peers {
 		list = append(list, dtls.Peer{Name: p, Address: addresses[p]})
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.e.Apply(c, list); err != nil {
 		return err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	for _, p := range peers {
 		h.links[p] = h.e.Link(p)
 	}

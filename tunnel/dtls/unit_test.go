@@ -2,8 +2,6 @@ package dtls_test
 
 import (
 	"bytes"
-	"crypto/ecdh"
-	"crypto/rand"
 	"runtime"
 	"sync"
 	"testing"
@@ -13,75 +11,6 @@ import (
 	"github.com/tapestry-net/tapestry/tunnel/dtls"
 	"github.com/tapestry-net/tapestry/tunnel/dtls/record"
 )
-
-// TestIllegalPaths is a client without any credentials that returns the cookie
-// and then sends what it likes, in any order: nothing is ever delivered.
-func TestIllegalPaths(t *testing.T) {
-	point := func() []byte {
-		k, err := ecdh.X25519().GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k.PublicKey().Bytes()
-	}()
-	messages := func(c *ca) [][]byte {
-		chain := append([]byte{0, byte((len(c.cert.Raw) + 3) >> 8), byte(len(c.cert.Raw) + 3), 0, byte(len(c.cert.Raw) >> 8), byte(len(c.cert.Raw))}, c.cert.Raw...)
-		hs := func(typ byte, seq uint16, body []byte) []byte {
-			return clearRecord(record.Handshake, 0, uint64(10+seq), handshakeMessage(typ, seq, body))
-		}
-		key := append([]byte{byte(len(point))}, point...)
-		return [][]byte{
-			hs(11, 2, []byte{0, 0, 0}), // no certificate
-			hs(11, 2, chain),
-			hs(16, 2, key),
-			hs(16, 3, key),
-			hs(15, 4, append([]byte{4, 3, 0, 8}, 0x30, 6, 2, 1, 1, 2, 1, 1)),
-			hs(20, 3, make([]byte, 12)),
-			hs(20, 5, make([]byte, 12)),
-			clearRecord(record.ChangeCipherSpec, 0, 30, []byte{1}),
-			clearRecord(record.Handshake, 1, 0, make([]byte, 48)),
-			clearRecord(record.ApplicationData, 0, 31, []byte(canary)),
-			clearRecord(record.ApplicationData, 1, 1, append(make([]byte, 24), canary...)),
-			clearRecord(record.Alert, 0, 32, []byte{1, 0}),
-		}
-	}
-	orders := 400
-	if testing.Short() {
-		orders = 50
-	}
-	synctest.Test(t, func(t *testing.T) {
-		c := newCA(t)
-		all := messages(c)
-		cred := c.credentials("b")
-		state := uint64(1)
-		roll := func(n int) int { state = state*6364136223846793005 + 1; return int(state>>33) % n }
-		for range orders {
-			w := newWire(t)
-			var cookie []byte
-			w.setFate(func(s sent) []sent {
-				if h, _ := record.Parse(s.b); h.Type == record.Handshake && h.Epoch == 0 && s.b[record.HeaderLen] == 3 {
-					cookie = s.b[len(s.b)-20:]
-				}
-				return nil
-			})
-			b := w.host("b", dtls.Options{}, cred, "a")
-			w.carry(sent{"a", "b", forgedHello(0, 0xfefd, 1, nil, 0xc02b)}, nil)
-			settle(time.Millisecond)
-			if cookie == nil {
-				t.Fatal("no cookie")
-			}
-			w.carry(sent{"a", "b", forgedHello(1, 0xfefd, 1, cookie, 0xc02b)}, nil)
-			for range 1 + roll(6) {
-				w.carry(sent{"a", "b", all[roll(len(all))]}, nil)
-				settle(time.Millisecond)
-			}
-			if got := b.heard(); len(got) > 0 || b.say("a", "x") || b.verdicts[dtls.Delivered] > 0 {
-				t.Fatalf("delivered %q, status %+v", got, b.status("a"))
-			}
-			w.close()
-		}
-	})
-}
 
 // TestHotPathsAllocateNothing holds sealing and opening to no allocation.
 func TestHotPathsAllocateNothing(t *testing.T) {

@@ -136,22 +136,39 @@ func isPart(h record.Header, body []byte, client bool) bool {
 	return isFinished(h)
 }
 
+// fragment is a handshake message, or a part of it.
+type fragment struct {
+	message
+	number uint16
+	ends   bool // it has the last octet of the message
+}
+
+// parseFragment reads the fragment at the beginning of b. Everything read is behind
+// a check of what is left.
+func parseFragment(b []byte) (f fragment, rest []byte, ok bool) {
+	if len(b) < handshakeHeaderLen {
+		return f, nil, false
+	}
+	length, offset, n := uint24(b[1:]), uint24(b[6:]), uint24(b[9:])
+	f = fragment{message(b[0]), binary.BigEndian.Uint16(b[4:]), offset+n == length}
+	if b = b[handshakeHeaderLen:]; f.number >= maxMessages || length > maxOctets || offset+n > length || n > len(b) {
+		return f, nil, false
+	}
+	return f, b[n:], true
+}
+
 // areMessages reports whether b is messages, or fragments of them, that a client,
-// or a server, takes. Everything read is behind a check of what is left.
+// or a server, takes.
 func areMessages(b []byte, client bool) bool {
 	if len(b) == 0 {
 		return false
 	}
 	for len(b) > 0 {
-		if len(b) < handshakeHeaderLen {
+		f, rest, ok := parseFragment(b)
+		if !ok || !expects(client, f.message) {
 			return false
 		}
-		length, number, offset, n := uint24(b[1:]), binary.BigEndian.Uint16(b[4:]), uint24(b[6:]), uint24(b[9:])
-		if !expects(client, message(b[0])) || number >= maxMessages || length > maxOctets || offset+n > length ||
-			n > len(b)-handshakeHeaderLen {
-			return false
-		}
-		b = b[handshakeHeaderLen+n:]
+		b = rest
 	}
 	return true
 }
