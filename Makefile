@@ -49,8 +49,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 10s) each
 bench: build ## the switch beside the kernel's bridge, in one run; ratios
 	$(BIN) bench
 
-bench-tunnel: build ## two hosts: tunnels beside the kernel's VXLAN device and bridge
+bench-tunnel: build ## two hosts: tunnels beside the kernel's VXLAN device and bridge; the record layer and handshakes
 	$(BIN) bench --tunnel
+	$(GO) test -run '^$$' -bench 'PionWrite1400|LinkSealOpen1400|Handshake' -cpu 1 ./tunnel/dtls
 
 bench-compare: ## micro-benchmarks of two commits: make bench-compare OLD=REV NEW=REV
 	.ci/bench-compare $(OLD) $(NEW)
