@@ -55,19 +55,26 @@
 // # The library's two advisories
 //
 // CVE-2026-26014, random nonces: none of our records has one. A Finished does;
-// those that could be ours never leave (conn.Write, TestNoNonceOfOurs). So no
-// nonce is used twice, rather than seldom.
+// those that could be ours never leave (conn.Write, TestNoNonceOfOurs), and nothing
+// else that the library seals does (TestSealsNothingElse). So no nonce is used
+// twice, rather than seldom.
 //
 // CVE-2026-54908, a malformed ECDHE_PSK key exchange ends the process: no such
 // suite is ever offered or taken (TestNoECDHEPSK).
 //
 // # Strangers
 //
-// Only datagrams from addresses of peers come here. A ClientHello is answered
-// with fewer octets than it has, until its cookie is back; handshakes that wait
-// for it are few for each peer and in all, and are replaced by newer ones. Links
-// that are up don't notice. Whoever can flood in a peer's name can delay new
-// handshakes with it: renewal begins early enough to wait.
+// Only datagrams from addresses of peers come here, and only what something waits
+// for goes further (gate.go): each kind has a budget, and in a flood each datagram
+// the same chance. A ClientHello is answered with fewer octets than it has, until
+// its cookie is back; handshakes that wait for it are few for each peer and in all,
+// and yield to newer ones, first where the most are. Links that are up don't
+// notice, and a part of the handshakes is for renewing their keys.
+//
+// Records in clear are known by their numbers: a client's begin where nobody can
+// guess, and a server's follow from them. So what is forged by who doesn't see the
+// handshake is no part of it, on a link that is up. On one that isn't, a peer whose
+// numbers begin at 0 is heard once some hellos have had no other answer.
 //
 // # Ownership
 //
@@ -88,7 +95,8 @@
 // suites), RFC 7627 (extended master secret), RFC 5280 (certificates and
 // revocation), RFC 9325 (use of TLS), RFC 4279 clause 5.1 (identities of shared
 // keys). Differences: no renegotiation, but a second handshake on the same
-// addresses; no resumption; no server name indication (RFC 6066): the link tells
+// addresses; a client's numbers in epoch 0 don't begin at 0 (RFC 6347 clause 4.1); no
+// resumption; no server name indication (RFC 6066): the link tells
 // who is meant, and an observer learns no names from it; alerts in clear are
 // never obeyed.
 package dtls
