@@ -77,6 +77,7 @@ func (l *Link) abort() {
 		l.forget(0)
 	}
 	l.letGo()
+	l.heed()
 }
 
 // stop ends the handshake at slot, if there is one.

@@ -97,7 +97,7 @@ func issuer(list []*conn, from netip.AddrPort, cookie string) int {
 
 // heed makes the gate know what l waits for. Endpoint.mu is held.
 func (l *Link) heed() {
-	if l.closed || l.e.cred == nil {
+	if l.closed || l.e.closed || l.e.cred == nil {
 		l.gate.heeds.Store(nil)
 		return
 	}

@@ -221,6 +221,10 @@ func TestHandedOnce(t *testing.T) {
 		if !b.say("a", "x") || len(a.heard()) != 0 {
 			t.Error("b was told, or a still opens")
 		}
+		var r record.Reader
+		if _, _, v := a.e.Link("b").Open(&r, b.addr, forgedHello(0, 0xfefd, 1, nil, 0xc02b)); v != dtls.BadRecord {
+			t.Errorf("a takes a hello after it has handed its links over: %v", v)
+		}
 		if err := a.e.Apply(cred, nil); err == nil {
 			t.Error("a takes peers after it has handed its links over")
 		}
