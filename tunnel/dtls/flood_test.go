@@ -46,7 +46,6 @@ func TestFloodAcrossRekey(t *testing.T) {
 		const after = 40 * time.Second
 		w, a, b := up(t, dtls.Options{RekeyAfter: after})
 		defer w.close()
-		w.record = false
 		w.delay(5 * time.Millisecond)
 		frames := 0
 		for at := time.Now(); time.Since(at) < 3*after; frames++ {

@@ -115,7 +115,6 @@ func TestRekeyAtTheEdges(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, a, b := up(t, test.o)
 				defer w.close()
-				w.record = false
 				for range 3 {
 					settle(time.Minute)
 					talk(t, a, b)
