@@ -19,6 +19,7 @@ import (
 // ca is a certificate authority for tests.
 type ca struct {
 	t    testing.TB
+	name string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	next int64
@@ -26,7 +27,12 @@ type ca struct {
 
 func newCA(t testing.TB) *ca {
 	t.Helper()
-	c := &ca{t: t, key: newKey(t, elliptic.P256()), next: 100}
+	return newCANamed(t, "test CA")
+}
+
+func newCANamed(t testing.TB, name string) *ca {
+	t.Helper()
+	c := &ca{t: t, name: name, key: newKey(t, elliptic.P256()), next: 100}
 	return c.again(1000 * time.Hour)
 }
 
@@ -34,21 +40,21 @@ func newCA(t testing.TB) *ca {
 func (c *ca) again(d time.Duration) *ca {
 	c.t.Helper()
 	again := *c
-	again.certify(c.template("test CA", d), &again)
+	again.certify(c.template(d), &again)
 	return &again
 }
 
 // under is a CA below c that lives as long as d.
 func (c *ca) under(d time.Duration) *ca {
 	c.t.Helper()
-	below := &ca{t: c.t, key: newKey(c.t, elliptic.P256()), next: 200}
-	below.certify(c.template("test CA below", d), c)
+	below := &ca{t: c.t, name: c.name + " below", key: newKey(c.t, elliptic.P256()), next: 200}
+	below.certify(below.template(d), c)
 	return below
 }
 
-func (c *ca) template(name string, d time.Duration) *x509.Certificate {
+func (c *ca) template(d time.Duration) *x509.Certificate {
 	return &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: c.name},
 		NotBefore: now().Add(-time.Hour), NotAfter: now().Add(d), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}

@@ -44,7 +44,6 @@ type conn struct {
 	send   func([]byte) error
 	remote netip.AddrPort
 	client bool
-	last   message // of a client before the change of the cipher
 	in     chan []byte
 	gone   chan struct{}
 
@@ -68,10 +67,12 @@ type conn struct {
 	cookie   string   // that the library sent
 	held     [][]byte // a server's last flight, which waits for release
 	holding  bool
-	finished bool   // a sealed record has left or come: only the keys can be wrong now
-	whole    uint16 // numbers of the peer's messages that have come
-	until    uint16 // those that there are before the change of the cipher, 0 = not known yet
-	changed  bool   // the change of the cipher has come too
+	finished bool    // a sealed record has left or come: only the keys can be wrong now
+	whole    uint16  // numbers of the peer's messages that have come
+	last     message // of a client's, before the change of the cipher
+	key      uint16  // number of its ClientKeyExchange, 0 = not known yet
+	proof    uint16  // of its CertificateVerify
+	changed  bool    // the change of the cipher has come too
 }
 
 func newConn(client bool, last message, remote netip.AddrPort, send func([]byte) error) *conn {
@@ -153,11 +154,16 @@ func (c *conn) keyed() bool {
 	if c.client {
 		return c.finished
 	}
-	return c.until != 0 && c.whole&c.until == c.until
+	n := c.key
+	if c.last == certificateVerify {
+		n = c.proof
+	}
+	before := uint16(2<<n-1) &^ 3 // its hellos have numbers 0 and 1
+	return n > 0 && c.whole&before == before
 }
 
-// note remembers what has come: messages, by their last fragments, those of a client
-// from number 2 on, after its hellos. c.mu is held.
+// note remembers what has come: a client's messages, by their last fragments. c.mu
+// is held.
 func (c *conn) note(h record.Header, body []byte) {
 	c.changed = c.changed || h.Type == record.ChangeCipherSpec
 	if c.client || h.Type != record.Handshake || h.Epoch != 0 {
@@ -168,13 +174,18 @@ func (c *conn) note(h record.Header, body []byte) {
 		if !ok {
 			return
 		}
-		if f.ends {
-			c.whole |= 1 << f.number
-			if f.message == c.last {
-				c.until = (2<<f.number - 1) &^ 3
-			}
+		if body = rest; !f.ends {
+			continue
 		}
-		body = rest
+		c.whole |= 1 << f.number
+		switch {
+		case f.message == certificate && f.length == noCertificate:
+			c.last = clientKeyExchange // there is nothing to prove
+		case f.message == clientKeyExchange:
+			c.key = f.number
+		case f.message == certificateVerify:
+			c.proof = f.number
+		}
 	}
 }
 

@@ -85,6 +85,30 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestRefusedAtOnce lets a host serve a client that shows no certificate, since the
+// host's CA has signed none of its own: it says so long before the handshake's time
+// is over, and so does the client that is shown one of another CA.
+func TestRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		defer w.close()
+		c := newCA(t)
+		cert, key := newCANamed(t, "another CA").issue("a", nil)
+		b := w.host("b", dtls.Options{}, c.credentials("b"), "a")
+		a := w.host("a", dtls.Options{}, must(t)(dtls.Certificates(cert, key, c.pem(), nil)), "b")
+		settle(time.Second)
+		if got := b.failures("a"); !got[dtls.NoCertificate] {
+			t.Errorf("b serves a, and refuses it as %v: %+v", got, b.status("a"))
+		}
+		for i := 0; i < 300 && !b.failures("a")[dtls.WrongCA]; i++ {
+			settle(time.Second)
+		}
+		if got := b.failures("a"); !got[dtls.WrongCA] || !a.failures("b")[dtls.PeerRefused] {
+			t.Errorf("b refuses a as %v, which finds %v", got, a.failures("b"))
+		}
+	})
+}
+
 // hostAs starts a host whose credentials are another's, which Apply refuses: its
 // endpoint has that other name, at this one's address.
 func (w *wire) hostAs(name string, o dtls.Options, c *dtls.Credentials, peers ...string) *host {

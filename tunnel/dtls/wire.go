@@ -44,6 +44,8 @@ const (
 	// finishedLen is the length of a sealed Finished: 12 octets of verify_data (RFC
 	// 5246 clause 7.4.9), which nobody sends in fragments.
 	finishedLen = record.NonceLen + handshakeHeaderLen + 12 + record.TagLen
+	// noCertificate is the length of a Certificate without any.
+	noCertificate = 3
 	// maxMessages is more than one side's messages in a handshake.
 	maxMessages = 16
 )
@@ -140,6 +142,7 @@ func isPart(h record.Header, body []byte, client bool) bool {
 type fragment struct {
 	message
 	number uint16
+	length int  // of the whole message
 	ends   bool // it has the last octet of the message
 }
 
@@ -150,7 +153,7 @@ func parseFragment(b []byte) (f fragment, rest []byte, ok bool) {
 		return f, nil, false
 	}
 	length, offset, n := uint24(b[1:]), uint24(b[6:]), uint24(b[9:])
-	f = fragment{message(b[0]), binary.BigEndian.Uint16(b[4:]), offset+n == length}
+	f = fragment{message(b[0]), binary.BigEndian.Uint16(b[4:]), length, offset+n == length}
 	if b = b[handshakeHeaderLen:]; f.number >= maxMessages || length > maxOctets || offset+n > length || n > len(b) {
 		return f, nil, false
 	}
