@@ -140,6 +140,36 @@ func TestNumbersTellThePeer(t *testing.T) {
 	want("a Finished", server, sealedFinished(0, 9), true)
 }
 
+// TestServerHearsAllBeforeTheChange: of a client with a certificate its proof comes
+// before the change of the cipher, and one that has none for the server says so.
+func TestServerHearsAllBeforeTheChange(t *testing.T) {
+	part := func(typ byte, seq uint16, n int) []byte {
+		return clearRecord(record.Handshake, 0, uint64(seq), handshakeMessage(typ, seq, make([]byte, n)))
+	}
+	const certificate, key, proof = 11, 16, 15
+	change := clearRecord(record.ChangeCipherSpec, 0, 9, []byte{1})
+	for _, c := range []struct {
+		name string
+		come [][]byte
+		want bool
+	}{
+		{"the proof is missing", [][]byte{part(certificate, 2, 600), part(key, 3, 33)}, false},
+		{"the certificate is missing", [][]byte{part(key, 3, 33), part(proof, 4, 70)}, false},
+		{"all there", [][]byte{part(proof, 4, 70), part(certificate, 2, 600), part(key, 3, 33)}, true},
+		{"no certificate", [][]byte{part(certificate, 2, 3), part(key, 3, 33)}, true},
+		{"no certificate, the other way round", [][]byte{part(key, 3, 33), part(certificate, 2, 3)}, true},
+		{"no certificate, and no key", [][]byte{part(certificate, 2, 3)}, false},
+	} {
+		w := dtls.NewVerifier(func([]byte) error { return nil })
+		for _, b := range c.come {
+			w.Feed(b)
+		}
+		if got := w.Hears(change); got != c.want {
+			t.Errorf("%s: the change of the cipher is taken: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 // TestServerPaysBack lets no more octets leave than have come, until the cookie is
 // back, and the last flight not before the keys are in use, and not for ever.
 func TestServerPaysBack(t *testing.T) {

@@ -10,6 +10,11 @@ func NewWire(client bool, send func([]byte) error) *Wire {
 	return newConn(client, clientKeyExchange, netip.AddrPort{}, send)
 }
 
+// NewVerifier makes that of a server that wants a certificate.
+func NewVerifier(send func([]byte) error) *Wire {
+	return newConn(false, certificateVerify, netip.AddrPort{}, send)
+}
+
 // What a link tells a handshake's wire, and asks it.
 func (c *conn) Greet(number uint64) { c.greet(number) }
 func (c *conn) Prove(number uint64) { c.prove(number) }
