@@ -76,7 +76,7 @@ func (d *Daemon) applyBoth(ports map[string]*port, former *vtep) (loosen func() 
 
 // tightened is s with every network closed that isn't what was says of its VID,
 // and the VIDs of was that are no longer the same network's.
-func tightened(was, s tunnel.Spec) (first tunnel.Spec, gone []frame.VID) {
+func tightened(was []tunnel.Network, s tunnel.Spec) (first tunnel.Spec, gone []frame.VID) {
 	now := map[frame.VID]*tunnel.Network{}
 	first = s
 	first.Networks = slices.Clone(s.Networks)
@@ -84,7 +84,7 @@ func tightened(was, s tunnel.Spec) (first tunnel.Spec, gone []frame.VID) {
 		n := &first.Networks[i]
 		n.Closed, now[n.VID] = true, n
 	}
-	for _, w := range was.Networks {
+	for _, w := range was {
 		n := now[w.VID]
 		if n == nil || n.VNI != w.VNI {
 			gone = append(gone, w.VID)

@@ -33,7 +33,7 @@ func TestTightened(t *testing.T) {
 		{"closed still", []tunnel.Network{with(blue, func(n *tunnel.Network) { n.Closed = true })}, []tunnel.Network{blue}, []frame.VID{20}, nil},
 	} {
 		whole := tunnel.Spec{Networks: c.is}
-		first, gone := tightened(tunnel.Spec{Networks: c.was}, whole)
+		first, gone := tightened(c.was, whole)
 		var closed []frame.VID
 		for i, n := range first.Networks {
 			if n.Closed {

@@ -17,11 +17,11 @@ import (
 	"github.com/tapestry-net/tapestry/tunnel/vxlan"
 )
 
-// vtep is a tunnel, what it was opened with and what it was told last.
+// vtep is a tunnel, what it was opened with and the networks it was told of last.
 type vtep struct {
 	*tunnel.Tunnel
 	manner
-	told tunnel.Spec
+	told []tunnel.Network
 }
 
 // manner is what a tunnel can't change while it is open.
@@ -42,7 +42,7 @@ func (v *vtep) tell(s tunnel.Spec) error {
 	if err := v.Apply(s); err != nil {
 		return &api.Error{Code: 2, Msg: err.Error(), Hint: applyHint(err)}
 	}
-	v.told = s
+	v.told = s.Networks
 	return nil
 }
 
