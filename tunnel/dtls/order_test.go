@@ -182,10 +182,16 @@ func stopped(t *testing.T, a, b *dtls.Credentials, from string, begins byte) *fl
 	}
 	// The library misses a flight now and then, and takes it when it is repeated.
 	synctest.Wait()
-	for i := 0; i < 10 && len(f.parts) == 0; i++ {
+	none := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(f.parts) == 0
+	}
+	for i := 0; i < 10 && none(); i++ {
 		settle(retransmit)
 	}
 	f.w.setFate(nil)
+	synctest.Wait() // what was being stopped is
 	return f
 }
 
